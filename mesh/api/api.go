@@ -1,0 +1,43 @@
+// Package api is the local interface of a running ripstop: the types, the server
+// inside the daemon and the client that the command line uses.
+//
+//	ripstop attach … ──► Client ── HTTP+JSON over a unix socket, 0660 ──► Server ──► Backend (mesh.Node)
+//
+//	GET  /v1/status                                   Status
+//	POST /v1/connect  /v1/forget                      Connect-, ForgetRequest → {}
+//	POST /v1/attach/reserve → /commit | /cancel       AttachRequest → AttachPlan → CommitRequest → Endpoint
+//	POST /v1/detach                                   DetachRequest → AttachPlan
+//	POST /v1/expose   /v1/hide                        ExposeRequest → Endpoint, {} → {}
+//	POST /v1/stop     /v1/reset                       {} → {}
+//
+// Every answer is one JSON object with "version": 1; a refusal has an "error" in
+// it. Fields are only ever added within a version; a reader ignores what it does
+// not know. Bodies are at most MaxBody bytes each way, unknown request fields are
+// refused, so that a newer client's wish is never silently dropped.
+//
+// The file permissions of the socket are the whole access control: who may open
+// it may do everything the daemon can.
+//
+// Read types.go first, then backend.go, server.go and client.go.
+package api
+
+// Version is the version of every object here.
+const Version = 1
+
+// MaxBody bounds a request's and an answer's body in bytes.
+const MaxBody = 1 << 20
+
+// The paths of the interface; the number in them is Version.
+const (
+	pathStatus  = "/v1/status"
+	pathConnect = "/v1/connect"
+	pathForget  = "/v1/forget"
+	pathReserve = "/v1/attach/reserve"
+	pathCommit  = "/v1/attach/commit"
+	pathCancel  = "/v1/attach/cancel"
+	pathDetach  = "/v1/detach"
+	pathExpose  = "/v1/expose"
+	pathHide    = "/v1/hide"
+	pathStop    = "/v1/stop"
+	pathReset   = "/v1/reset"
+)
