@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log/slog"
 	"strconv"
 )
 
@@ -138,6 +139,12 @@ func (s *Seed) String() string { return "seed(secret)" }
 // GoString never shows the seed.
 func (s *Seed) GoString() string { return s.String() }
 
+// Format never shows the seed, whatever the verb.
+func (s *Seed) Format(f fmt.State, verb rune) { io.WriteString(f, s.String()) }
+
+// LogValue never shows the seed: handlers prefer MarshalText to String.
+func (s *Seed) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
 // Identity is a host's two private keys and the state key, all derived from its Seed.
 type Identity struct {
 	_        [0]func()
@@ -186,6 +193,9 @@ func (id *Identity) String() string { return id.name.String() }
 
 // GoString shows the name only.
 func (id *Identity) GoString() string { return id.name.String() }
+
+// Format shows the name only, whatever the verb.
+func (id *Identity) Format(f fmt.State, verb rune) { io.WriteString(f, id.String()) }
 
 // Sign signs message for the purpose that label names. A signature made under
 // one label never verifies under another.
