@@ -51,8 +51,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Status asks for everything.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	var s Status
-	return s, c.call(ctx, http.MethodGet, pathStatus, nil, &s)
+	return ask[Status](ctx, c, http.MethodGet, pathStatus, nil)
 }
 
 // Connect adds or replaces targets.
@@ -67,14 +66,12 @@ func (c *Client) Forget(ctx context.Context, r ForgetRequest) error {
 
 // Reserve asks for a place on the network.
 func (c *Client) Reserve(ctx context.Context, r AttachRequest) (AttachPlan, error) {
-	var p AttachPlan
-	return p, c.call(ctx, http.MethodPost, pathReserve, r, &p)
+	return ask[AttachPlan](ctx, c, http.MethodPost, pathReserve, r)
 }
 
 // Commit says that the interface of the plan is made.
 func (c *Client) Commit(ctx context.Context, r CommitRequest) (Endpoint, error) {
-	var e Endpoint
-	return e, c.call(ctx, http.MethodPost, pathCommit, r, &e)
+	return ask[Endpoint](ctx, c, http.MethodPost, pathCommit, r)
 }
 
 // Cancel gives a reservation back.
@@ -84,14 +81,12 @@ func (c *Client) Cancel(ctx context.Context, r CommitRequest) error {
 
 // Detach takes an endpoint off the network.
 func (c *Client) Detach(ctx context.Context, r DetachRequest) (AttachPlan, error) {
-	var p AttachPlan
-	return p, c.call(ctx, http.MethodPost, pathDetach, r, &p)
+	return ask[AttachPlan](ctx, c, http.MethodPost, pathDetach, r)
 }
 
 // Expose gives the host addresses on the overlay.
 func (c *Client) Expose(ctx context.Context, r ExposeRequest) (Endpoint, error) {
-	var e Endpoint
-	return e, c.call(ctx, http.MethodPost, pathExpose, r, &e)
+	return ask[Endpoint](ctx, c, http.MethodPost, pathExpose, r)
 }
 
 // Hide takes them away.
@@ -107,6 +102,12 @@ func (c *Client) Stop(ctx context.Context) error {
 // Reset removes everything and ends the daemon.
 func (c *Client) Reset(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, pathReset, nil, nil)
+}
+
+// ask is call for an answer of type A.
+func ask[A any](ctx context.Context, c *Client, method, path string, question any) (a A, err error) {
+	err = c.call(ctx, method, path, question, &a)
+	return a, err
 }
 
 // call sends question (nil: none) and reads the answer (nil: none wanted).

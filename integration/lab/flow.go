@@ -1,0 +1,279 @@
+package lab
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// FlowConfig describes numbered UDP datagrams from one place to another.
+type FlowConfig struct {
+	From, To *Place
+	Addr     netip.Addr    // of To
+	Port     uint16        // 0 = any free one
+	Interval time.Duration // between datagrams, 0 = 5 ms
+	Size     int           // payload bytes, 0 = 64, at least 8
+	Marker   []byte        // put behind the number, as far as Size goes
+}
+
+// FlowReport is what came of the datagrams.
+type FlowReport struct {
+	Sent       int
+	Received   int // different ones
+	Duplicates int
+	Reordered  int           // came after a later one
+	Gap        time.Duration // longest time without an arrival between the first and the last
+	GapLost    int           // numbers missing between the two arrivals around Gap
+}
+
+// Lost is how many never came.
+func (r FlowReport) Lost() int { return r.Sent - r.Received }
+
+// String is one line for people.
+func (r FlowReport) String() string {
+	return fmt.Sprintf("%d sent, %d received, %d lost, %d twice, %d out of order, longest gap %v",
+		r.Sent, r.Received, r.Lost(), r.Duplicates, r.Reordered, r.Gap.Round(time.Millisecond))
+}
+
+// Flow is a running stream of datagrams.
+type Flow struct {
+	cfg    FlowConfig
+	send   net.Conn
+	listen net.PacketConn
+	stop   chan struct{}
+	wg     sync.WaitGroup
+	sent   atomic.Uint64
+
+	mu     sync.Mutex // guards the rest
+	report FlowReport
+	seen   map[uint64]bool
+	last   time.Time // of the last arrival
+	lastN  uint64    // its number
+	top    uint64    // the greatest number that came
+}
+
+const flowHeader = 8
+
+// StartFlow starts a stream, until Stop.
+func StartFlow(cfg FlowConfig) (*Flow, error) {
+	if cfg.Interval == 0 {
+		cfg.Interval = 5 * time.Millisecond
+	}
+	if cfg.Size == 0 {
+		cfg.Size = 64
+	}
+	cfg.Size = max(cfg.Size, flowHeader)
+	f := &Flow{cfg: cfg, stop: make(chan struct{}), seen: make(map[uint64]bool)}
+	err := cfg.To.Do(func() (err error) {
+		f.listen, err = net.ListenPacket("udp", netip.AddrPortFrom(cfg.Addr, cfg.Port).String())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lab: flow %s→%s: %w", cfg.From.name, cfg.To.name, err)
+	}
+	err = cfg.From.Do(func() (err error) {
+		f.send, err = net.Dial("udp", f.listen.LocalAddr().String())
+		return err
+	})
+	if err != nil {
+		f.listen.Close()
+		return nil, fmt.Errorf("lab: flow %s→%s: %w", cfg.From.name, cfg.To.name, err)
+	}
+	f.wg.Go(f.sender)
+	f.wg.Go(f.receiver)
+	return f, nil
+}
+
+func (f *Flow) sender() {
+	b := make([]byte, f.cfg.Size)
+	copy(b[flowHeader:], f.cfg.Marker)
+	tick := time.NewTicker(f.cfg.Interval)
+	defer tick.Stop()
+	for {
+		n := f.sent.Add(1)
+		binary.BigEndian.PutUint64(b, n)
+		f.send.Write(b) // one that the kernel has no way for is lost, as any other
+		select {
+		case <-tick.C:
+		case <-f.stop:
+			return
+		}
+	}
+}
+
+func (f *Flow) receiver() {
+	b := make([]byte, 1<<16)
+	for {
+		n, _, err := f.listen.ReadFrom(b)
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		if err == nil && n >= flowHeader {
+			f.arrived(time.Now(), binary.BigEndian.Uint64(b))
+		}
+	}
+}
+
+func (f *Flow) arrived(now time.Time, n uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seen[n] {
+		f.report.Duplicates++
+		return
+	}
+	f.seen[n] = true
+	f.report.Received++
+	if n < f.top {
+		f.report.Reordered++
+	}
+	f.top = max(f.top, n)
+	if gap := now.Sub(f.last); !f.last.IsZero() && gap > f.report.Gap {
+		f.report.Gap = gap
+		f.report.GapLost = max(0, int(n)-int(f.lastN)-1)
+	}
+	f.last, f.lastN = now, n
+}
+
+// Report is what has come so far.
+func (f *Flow) Report() FlowReport {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.report
+	r.Sent = int(f.sent.Load())
+	return r
+}
+
+// Silence is for how long nothing has come.
+func (f *Flow) Silence() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.last.IsZero() {
+		return 0
+	}
+	return time.Since(f.last)
+}
+
+// Stop ends the sending, waits drain for what is under way, and reports.
+func (f *Flow) Stop(drain time.Duration) FlowReport {
+	close(f.stop)
+	f.listen.SetReadDeadline(time.Now().Add(drain))
+	f.wg.Wait()
+	f.send.Close()
+	f.listen.Close()
+	return f.Report()
+}
+
+// Throughput sends TCP from one place to another for the given time and returns how
+// many bytes arrived and how long that took.
+func Throughput(ctx context.Context, from, to *Place, addr netip.Addr, duration time.Duration) (received int64, took time.Duration, err error) {
+	fail := func(err error) (int64, time.Duration, error) {
+		return 0, 0, fmt.Errorf("lab: throughput %s→%s: %w", from.name, to.name, err)
+	}
+	var listener net.Listener
+	err = to.Do(func() (err error) {
+		listener, err = net.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
+		return err
+	})
+	if err != nil {
+		return fail(err)
+	}
+	defer listener.Close()
+	type counted struct {
+		n    int64
+		took time.Duration
+		err  error
+	}
+	result := make(chan counted, 1)
+	go func() { // ends with the connection or the listener
+		conn, err := listener.Accept()
+		if err != nil {
+			result <- counted{err: err}
+			return
+		}
+		defer conn.Close()
+		conn.SetReadDeadline(time.Now().Add(duration + connectTimeout))
+		started := time.Now()
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{conn}, make([]byte, 1<<17))
+		result <- counted{n, time.Since(started), err}
+	}()
+	var conn net.Conn
+	err = from.Do(func() (err error) {
+		conn, err = (&net.Dialer{Timeout: connectTimeout}).Dial("tcp", listener.Addr().String())
+		return err
+	})
+	if err != nil {
+		listener.Close()
+		<-result
+		return fail(err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
+	defer stop()
+	conn.SetWriteDeadline(time.Now().Add(duration))
+	block := make([]byte, 1<<17)
+	for err == nil {
+		_, err = conn.Write(block)
+	}
+	if ctx.Err() != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		conn.Close()
+		listener.Close()
+		<-result
+		return fail(errors.Join(err, ctx.Err()))
+	}
+	conn.Close()
+	r := <-result
+	if r.err != nil {
+		return fail(r.err)
+	}
+	return r.n, r.took, nil
+}
+
+// connectTimeout bounds the start of a TCP connection, and the end of one whose data
+// is still under way.
+const connectTimeout = 5 * time.Second
+
+// DialTCP opens a TCP connection from the place.
+func (p *Place) DialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	var conn net.Conn
+	err := p.Do(func() (err error) {
+		conn, err = new(net.Dialer).DialContext(ctx, "tcp", to.String())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lab: %s: %w", p.name, err)
+	}
+	return conn, nil
+}
+
+// ListenUDP opens a UDP socket in the place.
+func (p *Place) ListenUDP(at netip.AddrPort) (*net.UDPConn, error) {
+	var conn *net.UDPConn
+	err := p.Do(func() (err error) {
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lab: %s: %w", p.name, err)
+	}
+	return conn, nil
+}
+
+// ListenTCP opens a TCP listener in the place.
+func (p *Place) ListenTCP(at netip.AddrPort) (*net.TCPListener, error) {
+	var l *net.TCPListener
+	err := p.Do(func() (err error) {
+		l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lab: %s: %w", p.name, err)
+	}
+	return l, nil
+}
