@@ -1,0 +1,135 @@
+package tun
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
+// Where br_netfilter is on (Docker switches it on), frames that pass the bridge
+// are shown to the host's FORWARD chain. Docker gives that chain the policy drop,
+// and so cuts the containers of one bridge from each other and from the overlay.
+
+// forwardChain is one chain of the host's firewall that sees forwarded packets.
+type forwardChain struct {
+	ipv6     bool
+	inet     bool // it sees both families
+	table    string
+	name     string
+	drops    bool // its policy is drop
+	accepts  bool // a rule lets our bridge's frames pass, as far as one can tell
+	dockered bool // there is a chain DOCKER-USER beside it, which Docker leaves alone
+	legacy   bool // of iptables' own tables, not nftables'
+}
+
+// hazard is the sentence about the chains that stop the bridge's frames, "" if
+// none does. nf4 and nf6 tell whether the bridge's IPv4 and IPv6 are shown to them.
+func hazard(bridge string, nf4, nf6 bool, chains []forwardChain) string {
+	var families, commands []string
+	for _, c := range chains {
+		shown := nf4 && !c.ipv6 || nf6 && (c.ipv6 || c.inet)
+		if !c.drops || c.accepts || !shown {
+			continue
+		}
+		family, tool := "IPv4", "iptables"
+		if c.ipv6 {
+			family, tool = "IPv6", "ip6tables"
+		}
+		var command string
+		switch {
+		case c.dockered && !c.inet:
+			command = fmt.Sprintf("%s -I DOCKER-USER -i %s -o %s -j ACCEPT", tool, bridge, bridge)
+		case c.legacy || !c.inet && c.table == "filter" && c.name == "FORWARD":
+			command = fmt.Sprintf("%s -I FORWARD -i %s -o %s -j ACCEPT", tool, bridge, bridge)
+		default:
+			nft := "ip"
+			if c.inet {
+				nft, family = "inet", "IPv4 and IPv6"
+			} else if c.ipv6 {
+				nft = "ip6"
+			}
+			command = fmt.Sprintf("nft insert rule %s %s %s iifname %s oifname %s accept", nft, c.table, c.name, bridge, bridge)
+		}
+		families = append(families, family)
+		commands = append(commands, command)
+	}
+	if len(commands) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("this host's firewall drops forwarded %s packets and sees bridged frames too (net.bridge.bridge-nf-call-iptables is 1, as Docker wants it), so frames between ports of %s are lost; to let them pass: %s",
+		strings.Join(families, " and "), bridge, strings.Join(commands, "; "))
+}
+
+// isName tells whether a value compared in a rule is an interface name: padded
+// with zeros, or cut where a wildcard begins.
+func isName(value []byte, name string) bool {
+	if trimmed := bytes.TrimRight(value, "\x00"); len(trimmed) < len(value) {
+		return string(trimmed) == name
+	}
+	return len(value) > 0 && strings.HasPrefix(name, string(value))
+}
+
+// The layout of iptables' own rules (struct ipt_entry, struct ip6t_entry in
+// include/uapi/linux/netfilter_ip{v4/ip,v6/ip6}_tables.h). Byte order and
+// alignment are the machine's.
+type entryLayout struct {
+	in, out      int // of the interface names, 16 bytes each
+	targetOffset int // of the 16-bit offset of the target; the next entry's follows
+	size         int // of the fixed part
+	any          int // bytes from the start that are zero when every packet matches
+}
+
+var (
+	layoutIPv4 = entryLayout{in: 16, out: 32, targetOffset: 88, size: 112, any: 84}
+	layoutIPv6 = entryLayout{in: 64, out: 80, targetOffset: 140, size: 168, any: 136}
+)
+
+const (
+	targetHeader = 32 // struct xt_entry_target: length 2, name 29, revision 1
+	targetSize   = 36 // struct xt_standard_target up to and with the verdict
+	verdictDrop  = -1 // -NF_DROP - 1
+	verdictAllow = -2 // -NF_ACCEPT - 1
+)
+
+// readEntries looks through iptables' own rules: those of the FORWARD chain stand
+// from first to policy, the entry that is its policy; other chains may be called
+// from there. ok is false when they make no sense.
+func readEntries(l entryLayout, blob []byte, first, policy int, bridge string) (drops, accepts, ok bool) {
+	order := binary.NativeEndian
+	for at := 0; at+l.size <= len(blob); {
+		entry := blob[at:]
+		target := int(order.Uint16(entry[l.targetOffset:]))
+		next := int(order.Uint16(entry[l.targetOffset+2:]))
+		if target < l.size || next < target+targetHeader || next > len(entry) {
+			return false, false, false
+		}
+		verdict := 0
+		if entry[target+2] == 0 && next >= target+targetSize { // the standard target has no name
+			verdict = int(int32(order.Uint32(entry[target+targetHeader:])))
+		}
+		if at == policy {
+			drops, ok = verdict == verdictDrop, true
+		}
+		if verdict == verdictAllow && target == l.size {
+			all := bytes.Count(entry[:l.any], []byte{0}) == l.any
+			if all && at >= first && at < policy || lets(l, entry, bridge) {
+				accepts = true
+			}
+		}
+		at += next
+	}
+	return drops, accepts, ok
+}
+
+// lets tells whether an entry is for what comes from the bridge, or goes to it, or
+// both.
+func lets(l entryLayout, entry []byte, bridge string) bool {
+	in, out := cString(entry[l.in:l.in+16]), cString(entry[l.out:l.out+16])
+	return (in == bridge || in == "") && (out == bridge || out == "") && in+out != ""
+}
+
+func cString(b []byte) string {
+	b, _, _ = bytes.Cut(b, []byte{0})
+	return string(b)
+}
