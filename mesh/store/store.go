@@ -227,9 +227,10 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Destroy removes every plain file in the directory, then the directory if it is empty,
-// and closes the store. Seed, network and admin key are gone then.
-func (s *Store) Destroy() error {
+// Clear removes every plain file in the directory, the lock last, and then the
+// directory itself if it is empty: seed, network and admin key are gone. Nothing
+// but Close may follow.
+func (s *Store) Clear() error {
 	entries, err := fs.ReadDir(s.root.FS(), ".")
 	if err != nil {
 		return s.wrap("list", err)
@@ -241,7 +242,7 @@ func (s *Store) Destroy() error {
 			errs = append(errs, s.root.Remove(e.Name()))
 		}
 	}
-	errs = append(errs, s.root.Remove(lockFile), s.Close())
+	errs = append(errs, s.root.Remove(lockFile))
 	if err := errors.Join(errs...); err != nil {
 		return s.wrap("remove", err)
 	}

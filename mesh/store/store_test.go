@@ -230,13 +230,13 @@ func TestConcurrentWritesLeaveOneWhole(t *testing.T) {
 	}
 }
 
-func TestDestroy(t *testing.T) {
+func TestClear(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	s := open(t, dir)
 	if err := s.WriteFile(Seed, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Destroy(); err != nil {
+	if err := errors.Join(s.Clear(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
@@ -247,7 +247,7 @@ func TestDestroy(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "theirs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Destroy(); err != nil {
+	if err := errors.Join(s.Clear(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if got := names(t, dir); !slices.Equal(got, []string{"theirs"}) {
