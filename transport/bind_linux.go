@@ -1,0 +1,294 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// bindTries is how often a free port is tried for that turns out to be taken in the
+// other family or on another address.
+const bindTries = 64
+
+// LinuxBind is the Socket over recvmmsg and sendmmsg, one system call for a batch to
+// and from any number of peers. NewWireGuardBind makes it a conn.Bind.
+type LinuxBind struct {
+	cfg       BindConfig
+	port      uint16
+	sockets   []*kernelSocket // all of them
+	senders   []*kernelSocket // the first of each address: Send uses only these
+	receivers []ReceiveFunc
+	zones     zoneTable
+	batches   sync.Pool // of *sendBatch
+	counts    socketCounts
+}
+
+// kernelSocket is one UDP socket of the kernel. It is non-blocking; its waits are the
+// runtime's poller's.
+type kernelSocket struct {
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	addr  netip.Addr    // what it is bound to
+	drops atomic.Uint64 // the kernel's running total (SO_RXQ_OVFL)
+}
+
+// socketCounts are the counters behind SocketStats.
+type socketCounts struct {
+	received, sent, truncated, receiveErrors atomic.Uint64
+	sendErrors                               sendErrorCounts
+}
+
+// Bind opens the sockets that cfg names, in the calling thread's network namespace.
+// With Port 0 it finds one port that is free on all of them.
+func Bind(cfg BindConfig) (*LinuxBind, error) {
+	if cfg.Batch == 0 {
+		cfg.Batch = DefaultBatch
+	}
+	if cfg.Sockets == 0 {
+		cfg.Sockets = 1
+	}
+	if cfg.ReceiveBuffer == 0 {
+		cfg.ReceiveBuffer = DefaultReceiveBuffer
+	}
+	if cfg.SendBuffer == 0 {
+		cfg.SendBuffer = DefaultSendBuffer
+	}
+	if cfg.Batch < 0 || cfg.Batch > maxKernelBatch {
+		return nil, fmt.Errorf("transport: bind: batch of %d, not 1 to %d", cfg.Batch, maxKernelBatch)
+	}
+	if cfg.Sockets < 0 || cfg.ReceiveBuffer < 0 || cfg.SendBuffer < 0 {
+		return nil, errors.New("transport: bind: negative number of sockets or bytes")
+	}
+	for try := 1; ; try++ {
+		b := &LinuxBind{cfg: cfg, port: cfg.Port}
+		err := b.open()
+		if err == nil {
+			return b, nil
+		}
+		b.Close()
+		if cfg.Port != 0 || try == bindTries || !errors.Is(err, unix.EADDRINUSE) {
+			return nil, err
+		}
+	}
+}
+
+// open makes all sockets, the first one choosing the port if there is a choice.
+func (b *LinuxBind) open() error {
+	addrs := b.cfg.Addresses
+	wildcard := len(addrs) == 0
+	if wildcard {
+		addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	}
+	var missing error
+	for _, addr := range addrs {
+		addr = addr.Unmap()
+		err := b.openAddr(addr)
+		if wildcard && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+			missing = err // the host lacks this family
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(b.sockets) == 0 {
+		return missing
+	}
+	b.batches.New = func() any { return newSendBatch(b.cfg.Batch) }
+	for _, s := range b.sockets {
+		b.receivers = append(b.receivers, newReceiveBatch(b, s, b.cfg.Batch).receive)
+	}
+	return nil
+}
+
+// openAddr makes the sockets of one address. The first binds alone, so that a port that
+// is taken is refused even by one who shares it; then it is opened to the others.
+func (b *LinuxBind) openAddr(addr netip.Addr) error {
+	for i := range b.cfg.Sockets {
+		s, err := b.openSocket(addr, i > 0)
+		if err != nil {
+			return fmt.Errorf("transport: bind udp %v: %w", netip.AddrPortFrom(addr, b.port), errors.Unwrap(err))
+		}
+		b.sockets = append(b.sockets, s)
+		if i > 0 {
+			continue
+		}
+		b.senders = append(b.senders, s)
+		b.port = uint16(s.conn.LocalAddr().(*net.UDPAddr).Port)
+		if b.cfg.Sockets > 1 {
+			if err := s.setOption(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+				return fmt.Errorf("transport: share udp %v: %w", netip.AddrPortFrom(addr, b.port), err)
+			}
+		}
+	}
+	return nil
+}
+
+// openSocket makes one socket. Its errors are *net.OpError.
+func (b *LinuxBind) openSocket(addr netip.Addr, share bool) (*kernelSocket, error) {
+	network := "udp4"
+	if addr.Is6() {
+		network = "udp6"
+	}
+	listen := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		s := &kernelSocket{raw: raw, addr: addr}
+		if share {
+			if err := s.setOption(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+				return err
+			}
+		}
+		return s.configure(b.cfg)
+	}}
+	conn, err := listen.ListenPacket(context.Background(), network, netip.AddrPortFrom(addr, b.port).String())
+	if err != nil {
+		return nil, err
+	}
+	s := &kernelSocket{conn: conn.(*net.UDPConn), addr: addr}
+	if s.raw, err = s.conn.SyscallConn(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// configure sets the options of a socket that is not bound yet.
+func (s *kernelSocket) configure(cfg BindConfig) error {
+	// Sizes are best effort: Stats tells what came of it.
+	if s.setOption(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, cfg.ReceiveBuffer) != nil {
+		s.setOption(unix.SOL_SOCKET, unix.SO_RCVBUF, cfg.ReceiveBuffer)
+	}
+	if s.setOption(unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, cfg.SendBuffer) != nil {
+		s.setOption(unix.SOL_SOCKET, unix.SO_SNDBUF, cfg.SendBuffer)
+	}
+	if err := s.setOption(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
+		return err
+	}
+	if s.addr.Is4() {
+		if err := s.setOption(unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
+			return err
+		}
+	} else if err := s.setOption(unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1); err != nil {
+		return err
+	}
+	return s.setDF(false)
+}
+
+// setDF is SetDF for one socket. PROBE rather than DO: the kernel's idea of the path's
+// MTU, which anybody's ICMP can move, then has no say (ip_sk_accept_pmtu, ip(7)).
+func (s *kernelSocket) setDF(on bool) error {
+	if s.addr.Is4() {
+		value := unix.IP_PMTUDISC_DONT
+		if on {
+			value = unix.IP_PMTUDISC_PROBE
+		}
+		return s.setOption(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, value)
+	}
+	value := unix.IPV6_PMTUDISC_DONT
+	if on {
+		value = unix.IPV6_PMTUDISC_PROBE
+	}
+	return s.setOption(unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, value)
+}
+
+// setOption sets a socket option of type int.
+func (s *kernelSocket) setOption(level, name, value int) error {
+	var err error
+	if ctl := s.raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), level, name, value)
+	}); ctl != nil {
+		return net.ErrClosed
+	}
+	if err != nil {
+		return fmt.Errorf("setsockopt %d/%d: %w", level, name, err)
+	}
+	return nil
+}
+
+// option reads a socket option of type int; 0 when it cannot be read.
+func (s *kernelSocket) option(level, name int) (value int) {
+	s.raw.Control(func(fd uintptr) {
+		value, _ = unix.GetsockoptInt(int(fd), level, name)
+	})
+	return value
+}
+
+// Receivers are the receive functions, one for each kernel socket.
+func (b *LinuxBind) Receivers() []ReceiveFunc { return b.receivers }
+
+// Port is the port of all sockets.
+func (b *LinuxBind) Port() uint16 { return b.port }
+
+// Addresses are what the kernel sockets are bound to, in the order of Receivers.
+func (b *LinuxBind) Addresses() []netip.Addr {
+	addrs := make([]netip.Addr, len(b.sockets))
+	for i, s := range b.sockets {
+		addrs[i] = s.addr
+	}
+	return addrs
+}
+
+// SetDF sets IP_MTU_DISCOVER on every socket: PROBE for on, DONT for off.
+func (b *LinuxBind) SetDF(on bool) error {
+	for _, s := range b.sockets {
+		if err := s.setDF(on); err != nil {
+			return fmt.Errorf("transport: set don't-fragment on udp %v: %w", netip.AddrPortFrom(s.addr, b.port), err)
+		}
+	}
+	return nil
+}
+
+// SetMark sets SO_MARK, the firewall mark of all that is sent, on every socket.
+func (b *LinuxBind) SetMark(mark uint32) error {
+	for _, s := range b.sockets {
+		if err := s.setOption(unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
+			return fmt.Errorf("transport: set mark on udp %v: %w", netip.AddrPortFrom(s.addr, b.port), err)
+		}
+	}
+	return nil
+}
+
+// Stats are the counters of all sockets. KernelDrops is as of the last datagram that
+// was received: the kernel tells it only beside one.
+func (b *LinuxBind) Stats() SocketStats {
+	st := SocketStats{
+		Received: b.counts.received.Load(), Sent: b.counts.sent.Load(),
+		Truncated: b.counts.truncated.Load(), ReceiveErrors: b.counts.receiveErrors.Load(),
+	}
+	b.counts.sendErrors.fill(&st)
+	for i, s := range b.sockets {
+		st.KernelDrops += s.drops.Load()
+		receive := s.option(unix.SOL_SOCKET, unix.SO_RCVBUF)
+		send := s.option(unix.SOL_SOCKET, unix.SO_SNDBUF)
+		if i == 0 || receive < st.ReceiveBuffer {
+			st.ReceiveBuffer = receive
+		}
+		if i == 0 || send < st.SendBuffer {
+			st.SendBuffer = send
+		}
+	}
+	return st
+}
+
+// Close closes all sockets.
+func (b *LinuxBind) Close() error {
+	var first error
+	for _, s := range b.sockets {
+		if err := s.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) && first == nil {
+			first = fmt.Errorf("transport: close udp %v: %w", netip.AddrPortFrom(s.addr, b.port), err)
+		}
+	}
+	return first
+}
+
+// refuse notes why m was not sent and counts it.
+func (c *socketCounts) refuse(m *Message, err error) {
+	m.Err = err
+	c.sendErrors.count(err)
+}

@@ -1,0 +1,137 @@
+package transport_test
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ripstop/transport"
+)
+
+// veth makes a pair of interfaces in the namespace, both up.
+func (ns *namespace) veth(a, b string) (netlink.Link, netlink.Link) {
+	ns.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: a}, PeerName: b}))
+	var ends [2]netlink.Link
+	for i, name := range []string{a, b} {
+		link, err := netlink.LinkByName(name)
+		ns.must(err)
+		ns.must(netlink.LinkSetUp(link))
+		ends[i] = link
+	}
+	return ends[0], ends[1]
+}
+
+// TestLinkLocal: IPv6 link-local peers are reached by the interface's name or number,
+// and told by its name.
+func TestLinkLocal(t *testing.T) {
+	ns := newNamespace(t, 65536)
+	ns.do(func() {
+		a, b := ns.veth("left", "right")
+		ns.addAddress(a, "fe80::a/64")
+		ns.addAddress(b, "fe80::b/64")
+		from, err := transport.Bind(transport.BindConfig{})
+		ns.must(err)
+		to, err := transport.Bind(transport.BindConfig{Addresses: []netip.Addr{netip.MustParseAddr("fe80::b%right")}})
+		ns.must(err)
+		if t.Failed() {
+			return
+		}
+		defer from.Close()
+		defer to.Close()
+		number, err := net.InterfaceByName("left")
+		ns.must(err)
+		msgs := []transport.Message{
+			text("fe80::b%left", to.Port(), "by name"),
+			text("fe80::b", to.Port(), "by number"),
+		}
+		msgs[1].Remote = netip.AddrPortFrom(msgs[1].Remote.Addr().WithZone(strconv.Itoa(number.Index)), to.Port())
+		if sent := from.Send(msgs); sent != 2 {
+			t.Errorf("sent %d, errors %v, %v", sent, msgs[0].Err, msgs[1].Err)
+		}
+		in := []transport.Message{{Buf: make([]byte, 100)}}
+		for range 2 {
+			// The receive looks the interface up in this thread's namespace.
+			if _, err := to.Receivers()[0](in); err != nil {
+				t.Error(err)
+				return
+			}
+			want := netip.AddrPortFrom(netip.MustParseAddr("fe80::a%right"), from.Port())
+			if in[0].Remote != want || in[0].Local != netip.MustParseAddr("fe80::b") {
+				t.Errorf("from %v to %v, want from %v", in[0].Remote, in[0].Local, want)
+			}
+		}
+		answer := []transport.Message{{Buf: []byte("answer"), N: 6, Remote: in[0].Remote, Local: in[0].Local}}
+		if to.Send(answer) != 1 {
+			t.Errorf("answer: %v", answer[0].Err)
+		}
+	})
+}
+
+// TestSlowInterface: when an interface does not keep up, a Send waits a little, then
+// fails what has no room with EAGAIN, and what goes elsewhere still leaves.
+func TestSlowInterface(t *testing.T) {
+	ns := newNamespace(t, 65536)
+	ns.do(func() {
+		slow, _ := ns.veth("slow", "far")
+		ns.addAddress(slow, "10.30.0.1/24")
+		ns.must(netlink.NeighAdd(&netlink.Neigh{LinkIndex: slow.Attrs().Index, IP: net.ParseIP("10.30.0.2"),
+			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, State: netlink.NUD_PERMANENT}))
+		ns.must(netlink.QdiscReplace(&netlink.Tbf{
+			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: slow.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+			Rate:       1000, Limit: 10 << 20, Buffer: 100000000,
+		}))
+		b, err := transport.Bind(transport.BindConfig{SendBuffer: 50000})
+		ns.must(err)
+		if t.Failed() {
+			return
+		}
+		defer b.Close()
+		var msgs []transport.Message
+		for range 100 {
+			msgs = append(msgs, text("10.30.0.2", 9, strings.Repeat("x", 1400)))
+		}
+		msgs = append(msgs, text("::1", b.Port(), "elsewhere"))
+		start := time.Now()
+		sent := b.Send(msgs)
+		took := time.Since(start)
+		refused := 0
+		for _, m := range msgs[:100] {
+			if m.Err == error(unix.EAGAIN) {
+				refused++
+			} else if m.Err != nil {
+				t.Errorf("refused with %v", m.Err)
+			}
+		}
+		if refused == 0 || sent != 101-refused || msgs[100].Err != nil {
+			t.Errorf("sent %d, refused %d, elsewhere %v", sent, refused, msgs[100].Err)
+		}
+		if st := b.Stats(); st.NoBuffers != uint64(refused) {
+			t.Errorf("%d counted, %d refused", st.NoBuffers, refused)
+		}
+		if took > 2*time.Second {
+			t.Errorf("the send took %v", took)
+		}
+		if got := receiveOne(t, b); string(got.Bytes()) != "elsewhere" {
+			t.Errorf("got %q", got.Bytes())
+		}
+		// Closing ends a Send that waits.
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for b.Send(msgs[:1]); msgs[0].Err != error(net.ErrClosed); b.Send(msgs[:1]) {
+			}
+		}()
+		b.Close()
+		select {
+		case <-done:
+		case <-time.After(5 * time.Second):
+			t.Error("a send survived the close")
+		}
+	})
+}

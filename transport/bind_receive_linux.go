@@ -1,0 +1,149 @@
+package transport
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// receiveControl is the room for one message's control data: the address it came to
+// (40 bytes with its header), the drop counter (24), and as much again.
+const receiveControl = 128
+
+// receiveBatch is what one socket's recvmmsg calls need, kept from call to call. It
+// belongs to the one goroutine that receives.
+type receiveBatch struct {
+	bind    *LinuxBind
+	socket  *kernelSocket
+	hdrs    []unix.Mmsghdr
+	iovecs  []unix.Iovec
+	names   []unix.RawSockaddrInet6 // an IPv4 address takes the first 16 bytes
+	control [][receiveControl]byte
+
+	// The system call and its result; wait is made once, as in sendBatch.
+	count int
+	got   int
+	errno syscall.Errno
+	wait  func(fd uintptr) bool
+}
+
+func newReceiveBatch(bind *LinuxBind, socket *kernelSocket, size int) *receiveBatch {
+	r := &receiveBatch{
+		bind:    bind,
+		socket:  socket,
+		hdrs:    make([]unix.Mmsghdr, size),
+		iovecs:  make([]unix.Iovec, size),
+		names:   make([]unix.RawSockaddrInet6, size),
+		control: make([][receiveControl]byte, size),
+	}
+	for i := range r.hdrs {
+		h := &r.hdrs[i].Hdr
+		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		h.Iov = &r.iovecs[i]
+		h.SetIovlen(1)
+		h.Control = &r.control[i][0]
+	}
+	r.wait = r.call
+	return r
+}
+
+// call asks the kernel for up to count messages; false when there is none yet.
+func (r *receiveBatch) call(fd uintptr) bool {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
+			uintptr(r.count), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		}
+		r.got, r.errno = int(n), errno
+		return true
+	}
+}
+
+// receive is the socket's ReceiveFunc.
+func (r *receiveBatch) receive(msgs []Message) (int, error) {
+	r.count = min(len(msgs), len(r.hdrs))
+	if r.count == 0 {
+		return 0, errNoMessages
+	}
+	for {
+		for i := range r.count {
+			r.iovecs[i].Base = unsafe.SliceData(msgs[i].Buf)
+			r.iovecs[i].SetLen(len(msgs[i].Buf))
+			h := &r.hdrs[i].Hdr
+			h.Namelen = unix.SizeofSockaddrInet6
+			h.SetControllen(receiveControl)
+			h.Flags = 0
+		}
+		if r.socket.raw.Read(r.wait) != nil {
+			return 0, net.ErrClosed
+		}
+		switch r.errno {
+		case 0:
+			for i := range r.got {
+				r.fill(&msgs[i], i)
+			}
+			r.bind.counts.received.Add(uint64(r.got))
+			return r.got, nil
+		case unix.EBADF, unix.ENOTSOCK, unix.EINVAL, unix.EFAULT, unix.ENOSYS:
+			return 0, fmt.Errorf("transport: receive udp %v: %w", netip.AddrPortFrom(r.socket.addr, r.bind.port), r.errno)
+		}
+		// What is left was pending on the socket and is taken off it by the telling
+		// (sock_error in include/net/sock.h), or passes when memory is there again.
+		r.bind.counts.receiveErrors.Add(1)
+	}
+}
+
+// fill sets m from what the kernel wrote into header i.
+func (r *receiveBatch) fill(m *Message, i int) {
+	hdr, name := &r.hdrs[i].Hdr, &r.names[i]
+	m.N = int(r.hdrs[i].Len)
+	m.Err = nil
+	m.Local = netip.Addr{}
+	if hdr.Flags&unix.MSG_TRUNC != 0 {
+		m.N = 0
+		r.bind.counts.truncated.Add(1)
+	}
+	portBytes := (*[2]byte)(unsafe.Pointer(&name.Port))
+	port := uint16(portBytes[0])<<8 | uint16(portBytes[1])
+	if name.Family == unix.AF_INET {
+		m.Remote = netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(name)).Addr), port)
+	} else {
+		addr := netip.AddrFrom16(name.Addr)
+		if name.Scope_id != 0 {
+			addr = addr.WithZone(r.bind.zones.name(name.Scope_id))
+		}
+		m.Remote = netip.AddrPortFrom(addr, port)
+	}
+	rest := r.control[i][:min(uint64(hdr.Controllen), receiveControl)]
+	for len(rest) >= unix.SizeofCmsghdr {
+		c, data, next, err := unix.ParseOneSocketControlMessage(rest)
+		if err != nil {
+			return
+		}
+		rest = next
+		switch {
+		case c.Level == unix.IPPROTO_IP && c.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			m.Local = unicast(netip.AddrFrom4((*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0])).Spec_dst))
+		case c.Level == unix.IPPROTO_IPV6 && c.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			m.Local = unicast(netip.AddrFrom16((*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0])).Addr))
+		case c.Level == unix.SOL_SOCKET && c.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
+			r.socket.countDrops(*(*uint32)(unsafe.Pointer(&data[0])))
+		}
+	}
+}
+
+// countDrops takes the kernel's running total, 32 bits that wrap, into the 64 bits kept
+// here. Only the receiving goroutine calls it.
+func (s *kernelSocket) countDrops(total uint32) {
+	if old := s.drops.Load(); uint32(old) != total {
+		s.drops.Store(old + uint64(total-uint32(old)))
+	}
+}

@@ -1,0 +1,257 @@
+package transport
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// sendPatience is how long a Send waits for room in a full send buffer. What has no
+// room by then fails with EAGAIN, so that an interface that stopped sending does not
+// hold up what goes to others.
+const sendPatience = 50 * time.Millisecond
+
+// sendControl is the room for one message's control data: the source address
+// (IPV6_PKTINFO is the longer one).
+const sendControl = 64
+
+// sendBatch is what one sendmmsg call needs, kept from call to call. It belongs to one
+// Send at a time.
+type sendBatch struct {
+	hdrs    []unix.Mmsghdr
+	iovecs  []unix.Iovec
+	names   []unix.RawSockaddrInet6 // an IPv4 address takes the first 16 bytes
+	control [][sendControl]byte
+	index   []int // which message of the Send each header is
+
+	next, count int // the headers still to be sent are hdrs[next:count]
+
+	// The system call and its result. The two functions are made once: a function value
+	// made for each call would be an allocation for each call.
+	sent  int
+	errno syscall.Errno
+	now   func(fd uintptr)      // for RawConn.Control: no lock against other senders
+	wait  func(fd uintptr) bool // for RawConn.Write: waits until the socket is writable
+}
+
+func newSendBatch(size int) *sendBatch {
+	s := &sendBatch{
+		hdrs:    make([]unix.Mmsghdr, size),
+		iovecs:  make([]unix.Iovec, size),
+		names:   make([]unix.RawSockaddrInet6, size),
+		control: make([][sendControl]byte, size),
+		index:   make([]int, size),
+	}
+	for i := range s.hdrs {
+		h := &s.hdrs[i].Hdr
+		h.Name = (*byte)(unsafe.Pointer(&s.names[i]))
+		h.Iov = &s.iovecs[i]
+		h.SetIovlen(1)
+	}
+	s.now = s.call
+	s.wait = func(fd uintptr) bool {
+		s.call(fd)
+		return s.errno != unix.EAGAIN
+	}
+	return s
+}
+
+// call hands hdrs[next:count] to the kernel.
+func (s *sendBatch) call(fd uintptr) {
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.hdrs[s.next])),
+		uintptr(s.count-s.next), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	s.sent, s.errno = int(n), errno
+}
+
+// Send sends msgs. The messages of one socket leave in order; with sockets of both
+// families the order between these is open.
+func (b *LinuxBind) Send(msgs []Message) (sent int) {
+	batch := b.batches.Get().(*sendBatch)
+	for i := range msgs {
+		m := &msgs[i]
+		m.Err = nil
+		switch {
+		case m.N <= 0 || m.N > len(m.Buf):
+			b.counts.refuse(m, unix.EINVAL)
+		case b.pick(m) < 0:
+			b.counts.refuse(m, unix.EAFNOSUPPORT)
+		}
+	}
+	for k, socket := range b.senders {
+		for i := range msgs {
+			m := &msgs[i]
+			if m.Err != nil || b.pick(m) != k {
+				continue
+			}
+			if err := b.put(batch, socket, m); err != nil {
+				b.counts.refuse(m, err)
+				continue
+			}
+			batch.index[batch.count] = i
+			if batch.count++; batch.count == len(batch.hdrs) {
+				sent += b.flush(batch, socket, msgs)
+			}
+		}
+		sent += b.flush(batch, socket, msgs)
+	}
+	b.batches.Put(batch)
+	b.counts.sent.Add(uint64(sent))
+	return sent
+}
+
+// pick says which of senders m leaves through: the one bound to the wanted source
+// address, or else to the address most like it, or most like the destination if none is
+// wanted; -1 if the family has no socket.
+func (b *LinuxBind) pick(m *Message) int {
+	best, bestBits := -1, -1
+	remote := m.Remote.Addr()
+	is4 := remote.Is4() || remote.Is4In6()
+	if !remote.IsValid() {
+		return -1
+	}
+	for k, s := range b.senders {
+		if s.addr.Is4() != is4 {
+			continue
+		}
+		bits := 0
+		switch {
+		case s.addr.IsUnspecified():
+		case m.Local.IsValid():
+			bits = 1 + commonBits(s.addr, m.Local)
+		default:
+			bits = 1 + commonBits(s.addr, remote)
+		}
+		if bits > bestBits {
+			best, bestBits = k, bits
+		}
+	}
+	return best
+}
+
+// commonBits counts the leading bits in which two addresses of one family agree.
+func commonBits(a, b netip.Addr) int {
+	x, y := a.As16(), b.As16()
+	for i := range x {
+		if d := x[i] ^ y[i]; d != 0 {
+			n := i * 8
+			for d&0x80 == 0 {
+				n, d = n+1, d<<1
+			}
+			return n
+		}
+	}
+	return 128
+}
+
+// put writes m into the batch's next header.
+func (b *LinuxBind) put(batch *sendBatch, socket *kernelSocket, m *Message) error {
+	i := batch.count
+	remote := m.Remote.Addr()
+	hdr, name := &batch.hdrs[i].Hdr, &batch.names[i]
+	port := (*[2]byte)(unsafe.Pointer(&name.Port)) // the same place in both forms
+	port[0], port[1] = byte(m.Remote.Port()>>8), byte(m.Remote.Port())
+	if socket.addr.Is4() {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		v4.Family = unix.AF_INET
+		v4.Addr = remote.Unmap().As4()
+		hdr.Namelen = unix.SizeofSockaddrInet4
+	} else {
+		name.Family = unix.AF_INET6
+		name.Flowinfo = 0
+		name.Addr = remote.As16()
+		name.Scope_id = 0
+		if zone := remote.Zone(); zone != "" {
+			scope, err := b.zones.index(zone)
+			if err != nil {
+				return err
+			}
+			name.Scope_id = scope
+		}
+		hdr.Namelen = unix.SizeofSockaddrInet6
+	}
+	batch.iovecs[i].Base = unsafe.SliceData(m.Buf)
+	batch.iovecs[i].SetLen(m.N)
+	hdr.Control = nil
+	hdr.SetControllen(0)
+	// A socket bound to the wanted source needs no telling.
+	if local := m.Local.Unmap(); local.IsValid() && local.WithZone("") != socket.addr.WithZone("") {
+		if local.Is4() != socket.addr.Is4() {
+			return unix.EINVAL
+		}
+		control := &batch.control[i]
+		hdr.Control = &control[0]
+		hdr.SetControllen(putSource(control, local))
+	}
+	return nil
+}
+
+// putSource writes the control message that pins the source address (ip(7) IP_PKTINFO,
+// RFC 3542 section 6.1) and returns its length.
+func putSource(control *[sendControl]byte, local netip.Addr) int {
+	hdr := (*unix.Cmsghdr)(unsafe.Pointer(control))
+	data := unsafe.Pointer(&control[unix.CmsgLen(0)])
+	if local.Is4() {
+		hdr.Level, hdr.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
+		hdr.SetLen(unix.CmsgLen(unix.SizeofInet4Pktinfo))
+		*(*unix.Inet4Pktinfo)(data) = unix.Inet4Pktinfo{Spec_dst: local.As4()}
+		return unix.CmsgSpace(unix.SizeofInet4Pktinfo)
+	}
+	hdr.Level, hdr.Type = unix.IPPROTO_IPV6, unix.IPV6_PKTINFO
+	hdr.SetLen(unix.CmsgLen(unix.SizeofInet6Pktinfo))
+	*(*unix.Inet6Pktinfo)(data) = unix.Inet6Pktinfo{Addr: local.As16()}
+	return unix.CmsgSpace(unix.SizeofInet6Pktinfo)
+}
+
+// flush sends what the batch holds and empties it. sendmmsg stops at the first message
+// that the kernel refuses and tells the reason only when asked to start with that one
+// (net/socket.c, __sys_sendmmsg): that message gets its error and is stepped over.
+func (b *LinuxBind) flush(batch *sendBatch, socket *kernelSocket, msgs []Message) (sent int) {
+	for batch.next < batch.count {
+		var err error
+		if socket.raw.Control(batch.now) != nil {
+			err = net.ErrClosed
+		} else if batch.errno == unix.EAGAIN {
+			err = socket.sendPatiently(batch)
+		}
+		switch {
+		case err != nil:
+			for ; batch.next < batch.count; batch.next++ {
+				b.counts.refuse(&msgs[batch.index[batch.next]], err)
+			}
+		case batch.errno == 0:
+			sent += batch.sent
+			batch.next += batch.sent
+		case batch.errno != unix.EINTR:
+			m := &msgs[batch.index[batch.next]]
+			if m.Remote.Addr().Zone() != "" {
+				b.zones.forget()
+			}
+			b.counts.refuse(m, batch.errno)
+			batch.next++
+		}
+	}
+	for i := range batch.count {
+		batch.iovecs[i].Base = nil // the buffers are the caller's again
+	}
+	batch.next, batch.count = 0, 0
+	return sent
+}
+
+// sendPatiently makes the call again when the socket has room, within sendPatience. It
+// returns EAGAIN when there was none, net.ErrClosed when the socket was closed.
+func (s *kernelSocket) sendPatiently(batch *sendBatch) error {
+	s.conn.SetWriteDeadline(time.Now().Add(sendPatience))
+	switch err := s.raw.Write(batch.wait); {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return unix.EAGAIN
+	}
+	return net.ErrClosed
+}

@@ -1,0 +1,90 @@
+package transport_test
+
+import (
+	"net"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// namespace is a network namespace of one thread, which ends with the test. Sockets
+// opened by do stay in it.
+type namespace struct {
+	t    *testing.T
+	work chan func()
+}
+
+// newNamespace makes a namespace whose loopback is up with the given MTU and the
+// addresses 10.9.0.1, 10.9.0.2, fd00:9::1 and fd00:9::2 beside its own.
+func newNamespace(t *testing.T, mtu int) *namespace {
+	t.Helper()
+	needRoot(t)
+	ns := &namespace{t: t, work: make(chan func())}
+	ready := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		ready <- unix.Unshare(unix.CLONE_NEWNET)
+		for f := range ns.work {
+			f()
+		}
+	}()
+	t.Cleanup(func() { close(ns.work) })
+	if err := <-ready; err != nil {
+		t.Fatalf("unshare: %v", err)
+	}
+	ns.do(func() {
+		lo, err := netlink.LinkByName("lo")
+		ns.must(err)
+		ns.must(netlink.LinkSetMTU(lo, mtu))
+		ns.must(netlink.LinkSetUp(lo))
+		for _, addr := range []string{"10.9.0.1/24", "10.9.0.2/24", "fd00:9::1/64", "fd00:9::2/64"} {
+			ns.addAddress(lo, addr)
+		}
+	})
+	return ns
+}
+
+// do runs f on the namespace's thread.
+func (ns *namespace) do(f func()) {
+	done := make(chan struct{})
+	ns.work <- func() { defer close(done); f() }
+	<-done
+}
+
+// must is for what do runs, where Fatal is not allowed.
+func (ns *namespace) must(err error) {
+	if err != nil {
+		ns.t.Errorf("set up namespace: %v", err)
+	}
+}
+
+// addAddress puts an address on a link, usable at once.
+func (ns *namespace) addAddress(link netlink.Link, cidr string) {
+	addr, err := netlink.ParseAddr(cidr)
+	ns.must(err)
+	addr.Flags = unix.IFA_F_NODAD
+	ns.must(netlink.AddrAdd(link, addr))
+}
+
+// addRoute makes the kernel refuse, by a route of the given type, what goes to cidr.
+func (ns *namespace) addRoute(cidr string, kind int) {
+	_, dst, err := net.ParseCIDR(cidr)
+	ns.must(err)
+	ns.must(netlink.RouteAdd(&netlink.Route{Dst: dst, Type: kind}))
+}
+
+// needRoot skips a test that needs privilege; where the environment says that the
+// tests run in CI, missing privilege is a failure.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("RIPSTOP_CI") != "" {
+		t.Fatal("needs root for a network namespace of its own")
+	}
+	t.Skip("needs root for a network namespace of its own")
+}

@@ -1,0 +1,99 @@
+package transport
+
+import (
+	"errors"
+	"net/netip"
+)
+
+// Message is one datagram on its way through a Socket. The buffer belongs to the
+// socket from the start of a call to its end, and to the caller otherwise.
+//
+// The zero value of each field is the plain case, and fields are only ever added: a
+// train of equal datagrams in one Buf is told by a further field, zero for one datagram.
+type Message struct {
+	Buf    []byte         // Send sends Buf[:N]; a ReceiveFunc fills Buf[:N]
+	N      int            // bytes of datagram
+	Remote netip.AddrPort // where to, or where from; never an IPv4 address mapped into IPv6 on receive
+	// Local is the address of this host that the datagram is to leave from; the zero
+	// value leaves the choice to the kernel. On receive: the address it came to, without
+	// zone, or the zero value when that is not known or not a unicast address.
+	Local netip.Addr
+	// Err is why this message was not sent; nil when it was, and after a receive.
+	// Kernel errors are syscall.Errno values, compared by errors.Is.
+	Err error
+}
+
+// Bytes are the datagram's bytes, Buf[:N].
+func (m *Message) Bytes() []byte { return m.Buf[:m.N] }
+
+// ReceiveFunc waits for at least one datagram, takes what else is there without
+// waiting, and returns how many of msgs it filled, from the first on. It sets N,
+// Remote, Local and Err. A datagram longer than Buf is counted (SocketStats.Truncated)
+// and comes with N = 0, as an empty one does: both are to be skipped.
+//
+// One goroutine calls a ReceiveFunc at a time. After Close it returns net.ErrClosed.
+// Any other error is one that will not pass: the socket is of no more use for receiving.
+type ReceiveFunc func(msgs []Message) (n int, err error)
+
+// Socket sends and receives datagrams: LinuxBind, StdBind and transporttest's
+// in-memory socket implement it, and transporttest.Conformance holds what all three
+// promise. All methods may be called at once from several goroutines.
+type Socket interface {
+	// Receivers are the socket's receive functions, one for each kernel socket, the same
+	// for the socket's whole life.
+	Receivers() []ReceiveFunc
+	// Send sends msgs, to as many peers as they name, and returns how many left. What
+	// goes to one address leaves in order. A message that cannot leave gets its Err and
+	// the others still go: EMSGSIZE (longer than IP carries, or than the path when SetDF
+	// is on), ENOBUFS or EAGAIN (queues full), EPERM (a packet filter of this host),
+	// ENETUNREACH, EHOSTUNREACH, ECONNREFUSED, EINVAL (an empty message, or a Local address
+	// that is not this host's: some kernels call that ENETUNREACH), EADDRNOTAVAIL (no
+	// interface of that zone; a Local address where the socket knows none), EAFNOSUPPORT
+	// (no socket of that address family), net.ErrClosed after Close.
+	Send(msgs []Message) (sent int)
+	// Port is the UDP port, the same for all addresses and both families.
+	Port() uint16
+	// SetDF says what becomes of datagrams longer than the path carries. Off, as a
+	// socket starts: they are fragmented by IP on the way. On: the don't-fragment bit is
+	// set, those longer than the interface's MTU get EMSGSIZE, and those longer than a
+	// later link's MTU are lost there.
+	SetDF(on bool) error
+	// Stats are the socket's counters since it was opened, and its buffer sizes.
+	Stats() SocketStats
+	// Close ends all receives and sends with net.ErrClosed. It may be called more than
+	// once.
+	Close() error
+}
+
+// SocketStats count what a Socket did, over all its kernel sockets.
+type SocketStats struct {
+	Received uint64 // datagrams handed to the caller
+	Sent     uint64 // datagrams the kernel took
+
+	KernelDrops   uint64 // dropped by the kernel before they were read: receive buffer full (SO_RXQ_OVFL)
+	Truncated     uint64 // longer than the buffer they were received into
+	ReceiveErrors uint64 // errors of a receive that passed
+
+	// Messages that were not sent, by reason.
+	TooBig      uint64 // EMSGSIZE
+	NoBuffers   uint64 // ENOBUFS, EAGAIN, ENOMEM
+	Refused     uint64 // EPERM, EACCES: a packet filter of this host
+	Unreachable uint64 // ENETUNREACH, EHOSTUNREACH, ECONNREFUSED, EADDRNOTAVAIL, EAFNOSUPPORT, ENETDOWN
+	SendErrors  uint64 // anything else
+
+	// What the kernel grants, in bytes as it accounts them (about twice the payload it
+	// holds); the smallest of the kernel sockets. 0 = not known.
+	ReceiveBuffer int
+	SendBuffer    int
+}
+
+// errNoMessages is what a ReceiveFunc says to a caller that gives it nothing to fill.
+var errNoMessages = errors.New("transport: receive: no messages to fill")
+
+// unicast is addr, or no address when nothing can be sent from it.
+func unicast(addr netip.Addr) netip.Addr {
+	if addr.IsMulticast() || addr.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return addr
+}

@@ -1,0 +1,43 @@
+package transport
+
+import (
+	"errors"
+	"sync/atomic"
+	"syscall"
+)
+
+// sendErrorCounts count messages that were not sent, by reason, as SocketStats names
+// the reasons.
+type sendErrorCounts struct {
+	tooBig, noBuffers, refused, unreachable, other atomic.Uint64
+}
+
+// count counts one message that failed with err.
+func (c *sendErrorCounts) count(err error) {
+	errno, ok := err.(syscall.Errno) // what errors.AsType finds too, at the cost of an allocation
+	if !ok {
+		errno, _ = errors.AsType[syscall.Errno](err)
+	}
+	switch errno {
+	case syscall.EMSGSIZE:
+		c.tooBig.Add(1)
+	case syscall.ENOBUFS, syscall.EAGAIN, syscall.ENOMEM:
+		c.noBuffers.Add(1)
+	case syscall.EPERM, syscall.EACCES:
+		c.refused.Add(1)
+	case syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ECONNREFUSED,
+		syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, syscall.ENETDOWN:
+		c.unreachable.Add(1)
+	default:
+		c.other.Add(1)
+	}
+}
+
+// fill puts the counts into st.
+func (c *sendErrorCounts) fill(st *SocketStats) {
+	st.TooBig = c.tooBig.Load()
+	st.NoBuffers = c.noBuffers.Load()
+	st.Refused = c.refused.Load()
+	st.Unreachable = c.unreachable.Load()
+	st.SendErrors = c.other.Load()
+}
