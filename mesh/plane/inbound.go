@@ -1,0 +1,275 @@
+package plane
+
+import (
+	"errors"
+	"net/netip"
+
+	"ripstop/crypto"
+	"ripstop/route"
+	"ripstop/transport"
+	"ripstop/tun"
+)
+
+// strangeEvery is how often, in nanoseconds, one peer's unknown address is reported.
+const strangeEvery = 100e6
+
+// arrival is how a datagram came to this host.
+type arrival struct {
+	remote  netip.AddrPort // UDP: the sender's address
+	carrier *Peer          // TCP: whose connection it was
+	relayed bool           // it stood behind a relay header that was checked
+}
+
+// path is the direct path that a carries, the zero Path when it was relayed.
+func (a arrival) path() transport.Path {
+	switch {
+	case a.relayed:
+		return transport.Path{}
+	case a.carrier != nil:
+		return transport.Path{Kind: transport.PathTCP}
+	}
+	return transport.Path{Kind: transport.PathDirect, Remote: a.remote}
+}
+
+// inbound is the state of one socket's loop.
+type inbound struct {
+	p        *Plane
+	snapshot *Snapshot
+	now      int64
+	msgs     []transport.Message
+	writes   [][]tun.Frame // by device queue
+	sender   sender
+	received int
+}
+
+func (p *Plane) newInbound(batch int) *inbound {
+	in := &inbound{
+		p:      p,
+		msgs:   make([]transport.Message, batch),
+		writes: make([][]tun.Frame, len(p.queues)),
+		sender: sender{p: p, msgs: make([]transport.Message, 0, max(batch, 1))},
+	}
+	for i := range in.msgs {
+		in.msgs[i].Buf = make([]byte, 1<<16)
+	}
+	return in
+}
+
+// turn handles the first n datagrams received.
+func (in *inbound) turn(n int) {
+	in.begin()
+	for i := range in.msgs[:n] {
+		m := &in.msgs[i]
+		in.handle(m.Buf[:m.N], arrival{remote: m.Remote})
+	}
+	in.finish()
+}
+
+func (in *inbound) begin() {
+	in.snapshot, in.now = in.p.snapshot.Load(), in.p.Now()
+}
+
+// finish writes the frames that were opened and sends the datagrams to be relayed.
+func (in *inbound) finish() {
+	in.sender.flush()
+	for q, frames := range in.writes {
+		if len(frames) == 0 {
+			continue
+		}
+		wrote, _ := in.p.queues[q].WriteBatch(frames)
+		in.p.counters.add(dropDevice, len(frames)-wrote)
+		clear(frames)
+		in.writes[q] = frames[:0]
+	}
+	in.p.counters.add(datagramsIn, in.received)
+	in.received = 0
+}
+
+// handle takes one datagram, whatever it is.
+func (in *inbound) handle(b []byte, from arrival) {
+	if len(b) == 0 || in.snapshot.Table == nil {
+		return
+	}
+	if transport.Type(b[0]) == transport.TypeRelay {
+		in.relay(b, from)
+		return
+	}
+	in.sealed(b, from)
+}
+
+// sealed takes a datagram that is for this host.
+func (in *inbound) sealed(b []byte, from arrival) {
+	h, err := transport.ParseHeader(b)
+	if err != nil {
+		in.p.counters.add(dropShort, 1)
+		return
+	}
+	switch h.Type {
+	case transport.TypeData, transport.TypeClear, transport.TypeControl:
+	default:
+		in.p.counters.add(dropUnknownType, 1)
+		return
+	}
+	r := in.snapshot.Sessions[h.Index]
+	if r == nil {
+		in.p.counters.add(dropUnknownIndex, 1)
+		return
+	}
+	if h.Type == transport.TypeControl {
+		body, ok := in.open(r.Session.Control, h, b)
+		if !ok {
+			return
+		}
+		in.heard(r, from)
+		in.p.cfg.Events.Control(r.Peer, r.Session, from.path(), body)
+		return
+	}
+	// A network is sealed or clear as a whole: the type must say what the session is.
+	if clear := r.Session.Data.Overhead() == 0; clear != (h.Type == transport.TypeClear) {
+		in.p.counters.add(dropForged, 1)
+		return
+	} else if clear && !in.verified(r, from) {
+		in.p.counters.add(dropUnverified, 1)
+		return
+	}
+	body, ok := in.open(r.Session.Data, h, b)
+	if !ok {
+		return
+	}
+	if h.Type == transport.TypeData {
+		in.heard(r, from)
+	}
+	in.records(r, body)
+}
+
+// verified reports whether a clear datagram came the way its session's came last:
+// from the path in use, or behind a relay header that a neighbour's key vouched for.
+func (in *inbound) verified(r *Receiver, from arrival) bool {
+	if from.relayed {
+		return true
+	}
+	to := in.snapshot.outlet(r.Peer.ID)
+	return to != nil && to.Path == from.path() && (from.carrier == nil || from.carrier == r.Peer)
+}
+
+// open opens b in place and counts what does not open.
+func (in *inbound) open(c *crypto.Channel, h transport.Header, b []byte) ([]byte, bool) {
+	body, err := c.Open(h.Counter, b[:transport.HeaderLen], b[transport.HeaderLen:])
+	switch {
+	case err == nil:
+		in.received++
+		return body, true
+	case errors.Is(err, crypto.ErrReplay):
+		in.p.counters.add(dropReplay, 1)
+	default:
+		in.p.counters.add(dropForged, 1)
+	}
+	return nil, false
+}
+
+// heard notes that an authenticated datagram came under r's session.
+func (in *inbound) heard(r *Receiver, from arrival) {
+	if !r.confirmed.Load() && !r.confirmed.Swap(true) {
+		in.p.cfg.Events.Wake()
+	}
+	if from.relayed {
+		return
+	}
+	to := in.snapshot.outlet(r.Peer.ID)
+	if to == nil {
+		return
+	}
+	if to.Path == from.path() {
+		r.Peer.heard.Store(in.now)
+		return
+	}
+	if from.carrier == nil && in.now-r.Peer.strange.Load() > strangeEvery {
+		r.Peer.strange.Store(in.now)
+		in.p.cfg.Events.Strange(r.Peer, from.remote)
+	}
+}
+
+// records takes the frames out of an opened datagram.
+func (in *inbound) records(r *Receiver, body []byte) {
+	for len(body) > 0 {
+		at := body
+		rec, frame, rest, err := transport.ParseRecord(body)
+		if err != nil {
+			in.p.counters.add(dropRecord, 1)
+			return
+		}
+		body = rest
+		if rec.Flags != 0 {
+			in.p.counters.add(dropRecord, 1)
+			continue
+		}
+		if rec.VNI != uint16(in.p.cfg.VNI) {
+			in.p.counters.add(dropNetwork, 1)
+			continue
+		}
+		r.Peer.FramesIn.Add(1)
+		r.Peer.BytesIn.Add(uint64(len(frame)))
+		d := in.p.cfg.Switch.FromPeer(in.snapshot.Table, in.now, in.p.cfg.VNI, r.Peer.ID, frame)
+		if d.Verdict != route.Deliver {
+			in.p.counters.drop(d.Drop)
+			continue
+		}
+		// The record header, now read, is the room for the kernel's header.
+		q := int(d.Flow) % len(in.writes)
+		in.writes[q] = append(in.writes[q], tun.Frame{
+			Buf: at[:transport.RecordLen+len(frame)],
+			Off: transport.RecordLen,
+			Len: len(frame),
+		})
+	}
+}
+
+// relay takes a datagram that a neighbour handed over for us or for another.
+func (in *inbound) relay(b []byte, from arrival) {
+	h, err := transport.ParseRelayHeader(b)
+	if err != nil {
+		in.p.counters.add(dropShort, 1)
+		return
+	}
+	r := in.snapshot.Sessions[h.Index]
+	if r == nil {
+		in.p.counters.add(dropUnknownIndex, 1)
+		return
+	}
+	switch err := r.Session.Hop.Check(h.Counter, transport.RelayAD(b, in.sender.ad[:]), h.MAC); {
+	case err == nil:
+	case errors.Is(err, crypto.ErrReplay):
+		in.p.counters.add(dropReplay, 1)
+		return
+	default:
+		in.p.counters.add(dropRelayTag, 1)
+		return
+	}
+	in.received++
+	in.heard(r, from)
+	self := in.p.cfg.Self.Short()
+	inner := b[transport.RelayLen:]
+	switch {
+	case h.Source == self:
+		in.p.counters.add(dropRelayLoop, 1)
+	case h.Destination == self:
+		if transport.Type(inner[0]) == transport.TypeHandshake {
+			in.p.cfg.Events.Handshake(h.Source, inner[transport.HeaderLen:])
+			return
+		}
+		in.sealed(inner, arrival{relayed: true})
+	case h.HopLimit <= 1:
+		in.p.counters.add(dropHopLimit, 1)
+	default:
+		id, ok := in.snapshot.Table.Relay(h.Source, h.Destination, h.Flow, r.Peer.ID)
+		hop := in.snapshot.outlet(id)
+		if !ok || hop == nil || hop.Session == nil || hop.Path.Kind == 0 {
+			in.p.counters.add(dropNoRoute, 1)
+			return
+		}
+		h.HopLimit--
+		r.Peer.Relayed.Add(1)
+		in.p.counters.add(relayed, 1)
+		in.sender.forward(hop, h, b, in.now)
+	}
+}

@@ -1,0 +1,188 @@
+// Package plane moves frames: from the device to other hosts, from other hosts
+// to the device, and past this host for those who cannot reach each other.
+//
+//	outbound, one goroutine a device queue
+//
+//	  tun.Queue      route.Switch         in the frame's own buffer                 transport.Socket
+//	  ReadBatch ──▶ FromLocal ──▶ to peer ──▶ record, header ──▶ Channel.Seal ──▶ [relay header] ──▶ Send
+//	                  │             └ small frames to one peer share a datagram
+//	                  ├─▶ answer ─▶ WriteBatch (ARP, ND)
+//	                  ├─▶ copies ─▶ one datagram a host
+//	                  └─▶ drop, counted
+//
+//	inbound, one goroutine a socket (and one a TCP connection that carries data)
+//
+//	  ReceiveFunc ──▶ type? ── data ─────▶ Channel.Open ─▶ records ─▶ route.Switch.FromPeer ─▶ WriteBatch
+//	                   ├────── control ──▶ Channel.Open ─▶ Events.Control (probes, requests)
+//	                   └────── relay ────▶ Channel.Check ─▶ for us: as above, without the relay header
+//	                                                     └▶ for others: next hop, new tag ─▶ Send
+//
+// Both loops run to completion: no channel, no lock shared between peers, no
+// allocation and no log line for a frame. They read one immutable Snapshot a
+// batch; whoever owns the truth (mesh.Node) stores a new one when something
+// changed. What is not delivered is counted under a name (Counters).
+//
+// Buffers: a frame read from the device is sealed and sent in its own buffer,
+// a datagram received is opened and written in its own buffer. Only copies to
+// several hosts, and small frames that join a datagram, are copied.
+package plane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ripstop/crypto"
+	"ripstop/route"
+	"ripstop/transport"
+	"ripstop/tun"
+)
+
+// Batch sizes: how many frames one turn of a loop takes at most.
+const (
+	deviceBatch = 64
+	socketBatch = 32
+)
+
+// Config says what a Plane works with. All fields but Log are required.
+type Config struct {
+	Device tun.Device
+	Socket transport.Socket
+	Switch *route.Switch
+	VNI    route.VNI // the network that Device belongs to
+	Self   crypto.Name
+	Events Events
+	Log    *slog.Logger
+}
+
+// Events is what the loops tell the owner of the sessions. The calls come from
+// the loops and must not block.
+type Events interface {
+	// Control hands over an opened control datagram: a probe, a request or a
+	// reply. path is where it came from, the zero Path when it was relayed.
+	// body is valid during the call.
+	Control(peer *Peer, session *crypto.Session, path transport.Path, body []byte)
+	// Handshake hands over a session message that came relayed; from is only what
+	// the relay header says. body is valid during the call.
+	Handshake(from crypto.ShortName, body []byte)
+	// Strange says that an authenticated datagram of peer came from an address
+	// that is not its path's.
+	Strange(peer *Peer, remote netip.AddrPort)
+	// Wake says that a peer's flags changed: a session was confirmed or is wanted.
+	Wake()
+}
+
+// Plane is the two loops and what they share.
+type Plane struct {
+	cfg      Config
+	start    time.Time
+	snapshot atomic.Pointer[Snapshot]
+	counters Counters
+	queues   []tun.Queue
+	workers  sync.Pool // *inbound, for datagrams that come over TCP
+	closed   atomic.Bool
+
+	control struct {
+		sync.Mutex // guards msgs and the buffer behind it
+		buf        []byte
+		msgs       [1]transport.Message
+	}
+}
+
+// New makes a Plane that drops everything until it is given a Snapshot.
+func New(cfg Config) *Plane {
+	p := &Plane{cfg: cfg, start: time.Now(), queues: cfg.Device.Queues()}
+	p.snapshot.Store(&Snapshot{})
+	p.workers.New = func() any { return p.newInbound(0) }
+	p.control.buf = make([]byte, tun.BufferSize)
+	return p
+}
+
+// SetSnapshot publishes s: the next batch of every loop reads it.
+func (p *Plane) SetSnapshot(s *Snapshot) { p.snapshot.Store(s) }
+
+// Counters are the plane's counters, running.
+func (p *Plane) Counters() *Counters { return &p.counters }
+
+// Now is the plane's clock in nanoseconds, as Peer.Heard and Peer.Sent use it.
+func (p *Plane) Now() int64 { return int64(time.Since(p.start)) }
+
+// Time turns a reading of the plane's clock into a time.
+func (p *Plane) Time(t int64) time.Time { return p.start.Add(time.Duration(t)) }
+
+// Run runs the loops until ctx ends, and then closes the device and the socket.
+// It returns early, with the cause, when the device or the socket fails.
+func (p *Plane) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for q := range p.queues {
+		wg.Go(func() { cancel(p.runOutbound(q)) })
+	}
+	for _, receive := range p.cfg.Socket.Receivers() {
+		wg.Go(func() { cancel(p.runInbound(receive)) })
+	}
+	<-ctx.Done()
+	p.closed.Store(true)
+	err := errors.Join(p.cfg.Device.Close(), p.cfg.Socket.Close())
+	wg.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+// runOutbound carries frames from one device queue until it is closed.
+func (p *Plane) runOutbound(queue int) error {
+	out := p.newOutbound(queue)
+	for {
+		n, err := p.queues[queue].ReadBatch(out.frames)
+		if err != nil {
+			if p.closed.Load() || errors.Is(err, os.ErrClosed) {
+				return context.Canceled
+			}
+			return fmt.Errorf("plane: read %s: %w", p.cfg.Device.Name(), err)
+		}
+		out.turn(n)
+	}
+}
+
+// runInbound carries datagrams from one kernel socket until it is closed.
+func (p *Plane) runInbound(receive transport.ReceiveFunc) error {
+	in := p.newInbound(socketBatch)
+	for {
+		n, err := receive(in.msgs)
+		if err != nil {
+			if p.closed.Load() || errors.Is(err, net.ErrClosed) {
+				return context.Canceled
+			}
+			return fmt.Errorf("plane: receive: %w", err)
+		}
+		in.turn(n)
+	}
+}
+
+// Datagram takes one datagram that came over peer's TCP connection. It opens b in place.
+func (p *Plane) Datagram(peer *Peer, b []byte) {
+	in := p.workers.Get().(*inbound)
+	in.begin()
+	in.handle(b, arrival{carrier: peer})
+	in.finish()
+	p.workers.Put(in)
+}
+
+// Inject writes frames to the device on behalf of the node: announcements of
+// addresses that moved. The bytes are copied.
+func (p *Plane) Inject(frame []byte) error {
+	buf := make([]byte, tun.Headroom+len(frame))
+	copy(buf[tun.Headroom:], frame)
+	_, err := p.queues[0].WriteBatch([]tun.Frame{{Buf: buf, Off: tun.Headroom, Len: len(frame)}})
+	return err
+}

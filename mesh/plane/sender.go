@@ -1,0 +1,168 @@
+package plane
+
+import (
+	"ripstop/crypto"
+	"ripstop/transport"
+)
+
+// sender collects sealed datagrams and hands them to the socket in one call.
+// The datagrams' bytes must stay as they are until flush.
+type sender struct {
+	p    *Plane
+	msgs []transport.Message
+	ad   [transport.RelayADLen]byte // associated data of a relay header
+	// own marks what the node sends by itself: it is no traffic that a link would
+	// have to be watched closely for.
+	own bool
+}
+
+// send queues b for the outlet's direct path.
+func (s *sender) send(to *Outlet, b []byte, now int64) {
+	if !s.own {
+		to.Peer.sent.Store(now)
+	}
+	if to.Path.Kind == transport.PathTCP {
+		if to.Carrier == nil || !to.Carrier.SendDatagram(b) {
+			s.p.counters.add(dropCarrier, 1)
+			return
+		}
+		s.p.counters.add(datagramsOut, 1)
+		return
+	}
+	s.msgs = append(s.msgs, transport.Message{Buf: b, N: len(b), Remote: to.Path.Remote})
+}
+
+// relay queues b, whose first RelayLen bytes are free, for the neighbour hop to
+// carry to destination.
+func (s *sender) relay(hop *Outlet, destination crypto.ShortName, flow uint16, limit uint8, b []byte, now int64) {
+	s.forward(hop, transport.RelayHeader{
+		HopLimit:    limit,
+		Flow:        flow,
+		Destination: destination,
+		Source:      s.p.cfg.Self.Short(),
+	}, b, now)
+}
+
+// forward puts the relay header h, with the hop's index, counter and tag, on b and queues it.
+func (s *sender) forward(hop *Outlet, h transport.RelayHeader, b []byte, now int64) {
+	counter, err := hop.Session.Hop.Next()
+	if err != nil {
+		s.p.counters.add(dropExhausted, 1)
+		return
+	}
+	h.Index, h.Counter = hop.Session.Remote, counter
+	h.Put(b)
+	transport.PutRelayMAC(b, hop.Session.Hop.Tag(counter, transport.RelayAD(b, s.ad[:])))
+	s.send(hop, b, now)
+}
+
+// flush sends what is queued.
+func (s *sender) flush() {
+	if len(s.msgs) == 0 {
+		return
+	}
+	sent := s.p.cfg.Socket.Send(s.msgs)
+	s.p.counters.add(datagramsOut, sent)
+	s.p.counters.add(dropSend, len(s.msgs)-sent)
+	clear(s.msgs)
+	s.msgs = s.msgs[:0]
+}
+
+// SendControl seals body under session's control keys and sends it on one direct
+// path: probes and their answers. carrier is needed for a path over TCP.
+func (p *Plane) SendControl(peer *Peer, session *crypto.Session, path transport.Path, carrier Carrier, body []byte) {
+	p.control.Lock()
+	defer p.control.Unlock()
+	b, ok := p.sealControl(session, body)
+	if !ok {
+		return
+	}
+	s := sender{p: p, msgs: p.control.msgs[:0], own: true}
+	to := Outlet{Peer: peer, Session: session, Path: path, Carrier: carrier}
+	s.send(&to, b, p.Now())
+	s.flush()
+}
+
+// SendRequest seals body under the control keys of the session with the peer
+// called name and sends it as a frame would go, relayed where that is the way.
+// It reports whether there was a session and a way.
+func (p *Plane) SendRequest(name crypto.Name, body []byte) bool {
+	to := p.find(name)
+	if to == nil || to.Session == nil {
+		return false
+	}
+	p.control.Lock()
+	defer p.control.Unlock()
+	b, ok := p.sealControl(to.Session, body)
+	return ok && p.routeControl(to, b)
+}
+
+// SendHandshake sends a session message to the peer called name over relays, and
+// reports whether there was a way.
+func (p *Plane) SendHandshake(name crypto.Name, body []byte) bool {
+	to := p.find(name)
+	if to == nil || len(body) < transport.TagLen || len(body) > maxControl {
+		return false
+	}
+	p.control.Lock()
+	defer p.control.Unlock()
+	b := p.control.buf[transport.RelayLen:]
+	transport.Header{Type: transport.TypeHandshake}.Put(b)
+	n := copy(b[transport.HeaderLen:], body)
+	return p.routeControl(to, b[:transport.HeaderLen+n])
+}
+
+// maxControl bounds what the node may send itself: it must pass every underlay.
+const maxControl = 1200
+
+// sealControl makes a control datagram in the control buffer, behind room for a
+// relay header. p.control must be held.
+func (p *Plane) sealControl(session *crypto.Session, body []byte) ([]byte, bool) {
+	if len(body) > maxControl {
+		return nil, false
+	}
+	counter, err := session.Control.Next()
+	if err != nil {
+		p.counters.add(dropExhausted, 1)
+		return nil, false
+	}
+	b := p.control.buf[transport.RelayLen:]
+	header := b[:transport.HeaderLen]
+	transport.Header{Type: transport.TypeControl, Index: session.Remote, Counter: counter}.Put(header)
+	n := copy(b[transport.HeaderLen:], body)
+	sealed := session.Control.Seal(counter, header, b[transport.HeaderLen:transport.HeaderLen+n])
+	return b[:transport.HeaderLen+len(sealed)], true
+}
+
+// routeControl sends b, which stands in the control buffer behind RelayLen bytes,
+// as a frame for to would go. p.control must be held.
+func (p *Plane) routeControl(to *Outlet, b []byte) bool {
+	snapshot := p.snapshot.Load()
+	hop := snapshot.hop(to, 0)
+	if hop == nil {
+		return false
+	}
+	s := sender{p: p, msgs: p.control.msgs[:0], own: true}
+	now := p.Now()
+	if hop.Peer == to.Peer && b[0] != byte(transport.TypeHandshake) {
+		s.send(hop, b, now)
+	} else {
+		s.relay(hop, to.Peer.Short, 0, snapshot.Table.HopLimit(to.Peer.ID), p.control.buf[:transport.RelayLen+len(b)], now)
+	}
+	s.flush()
+	return true
+}
+
+// find returns the outlet of the peer called name in the current snapshot.
+func (p *Plane) find(name crypto.Name) *Outlet {
+	s := p.snapshot.Load()
+	if s.Table == nil {
+		return nil
+	}
+	for _, o := range s.Outlets {
+		if o != nil && o.Peer.Name == name {
+			return o
+		}
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+package plane
+
+import (
+	"sync/atomic"
+
+	"ripstop/crypto"
+	"ripstop/route"
+	"ripstop/transport"
+)
+
+// Snapshot is everything the loops need to know, immutable once it is published.
+// The zero Snapshot knows nobody.
+type Snapshot struct {
+	Table    *route.Table
+	Outlets  []*Outlet            // by route.PeerID; nil where there is no such peer
+	Sessions map[uint32]*Receiver // by receive index
+}
+
+// outlet returns the peer's outlet, nil when there is none.
+func (s *Snapshot) outlet(id route.PeerID) *Outlet {
+	if int(id) >= len(s.Outlets) {
+		return nil
+	}
+	return s.Outlets[id]
+}
+
+// Outlet is how one peer is reached now: the session to seal under, and the
+// direct path if there is one. Immutable once published.
+type Outlet struct {
+	Peer    *Peer
+	Session *crypto.Session // nil: no session yet
+	Path    transport.Path  // zero: no direct path
+	Carrier Carrier         // the TCP connection, when Path is the one over TCP
+}
+
+// Carrier is a control connection as far as it carries datagrams.
+type Carrier interface {
+	// SendDatagram queues a copy of b and reports whether it was taken.
+	SendDatagram(b []byte) bool
+}
+
+// Receiver is one session that may be received under. It lives as long as its
+// session and stands in every Snapshot of that time.
+type Receiver struct {
+	Session *crypto.Session
+	Peer    *Peer
+
+	confirmed atomic.Bool
+}
+
+// Confirmed reports whether a datagram was opened under the session: its other
+// end has the keys, so it may be sent under.
+func (r *Receiver) Confirmed() bool { return r.confirmed.Load() }
+
+// Peer is one other host, as long as it is known: what the loops note about it.
+type Peer struct {
+	ID    route.PeerID
+	Name  crypto.Name
+	Short crypto.ShortName
+
+	heard   atomic.Int64 // plane clock: last authenticated datagram on the path in use
+	sent    atomic.Int64 // plane clock: last datagram sent to it on its direct path
+	strange atomic.Int64 // plane clock: last Events.Strange
+	wanted  atomic.Bool  // a frame found no session
+
+	FramesOut, BytesOut atomic.Uint64 // frames sealed for it, their bytes
+	FramesIn, BytesIn   atomic.Uint64 // frames opened from it, their bytes
+	Relayed             atomic.Uint64 // datagrams relayed that it handed to this host
+}
+
+// NewPeer makes the peer that is called name.
+func NewPeer(id route.PeerID, name crypto.Name) *Peer {
+	return &Peer{ID: id, Name: name, Short: name.Short()}
+}
+
+// Heard is when the last authenticated datagram came on the path in use, by the
+// plane's clock; 0: never.
+func (p *Peer) Heard() int64 { return p.heard.Load() }
+
+// Sent is when the last datagram was sent on the direct path, by the plane's
+// clock; 0: never.
+func (p *Peer) Sent() int64 { return p.sent.Load() }
+
+// TakeWanted reports whether a frame found no session since the last call.
+func (p *Peer) TakeWanted() bool { return p.wanted.Load() && p.wanted.Swap(false) }
