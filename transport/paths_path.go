@@ -1,0 +1,175 @@
+package transport
+
+import (
+	"math/bits"
+	"time"
+)
+
+// path is one of a peer's paths.
+type path struct {
+	Path
+	listed bool // told by SetCandidates
+
+	up       bool      // answered, not given up since
+	both     bool      // the peer has said that it hears us
+	deaf     time.Time // since when it says that it does not; zero: it does
+	verify   bool      // only an answer counts as life, since the peer does not hear us
+	failed   bool      // was up once and ended
+	answers  int       // in a row
+	samples  int
+	rtt      time.Duration
+	variance time.Duration
+
+	heard   time.Time // last life
+	base    time.Time // silence is counted from here at the earliest
+	probed  time.Time // last probe
+	asked   []asked
+	unheard int       // probes sent since the last life
+	tries   int       // probes without any answer while not up
+	eager   int       // quick probes sent while up but not both
+	burst   int       // probes of a burst still to come
+	soon    bool      // a probe is wanted at once
+	idleAt  time.Time // next probe while nothing is the matter
+	retryAt time.Time // next probe while down
+	retry   time.Duration
+	heldTo  time.Time // no probe before: probeRate was used up
+
+	outcomes uint32 // of the last 32 probes; 1: lost
+	counted  int
+}
+
+// asked is a probe that waits for its answer.
+type asked struct {
+	id     uint64
+	sent   time.Time
+	series bool // nothing was heard since it left
+}
+
+// answerTime is how long an answer may take.
+func (p *path) answerTime() time.Duration {
+	least := answerTimeMin
+	if p.Kind == PathTCP {
+		least = answerTimeMinTCP
+	}
+	return min(max(least, p.rtt+4*p.variance+10*time.Millisecond), answerTimeMax)
+}
+
+// sample takes one round trip into the smoothed figures (RFC 6298 section 2).
+func (p *path) sample(rtt time.Duration) {
+	rtt = max(rtt, time.Microsecond)
+	if p.samples == 0 {
+		p.rtt, p.variance = rtt, rtt/2
+	} else {
+		p.variance += ((p.rtt - rtt).Abs() - p.variance) / 4
+		p.rtt += (rtt - p.rtt) / 8
+	}
+	p.samples++
+}
+
+// count notes a probe's outcome.
+func (p *path) count(lost bool) {
+	p.outcomes <<= 1
+	if lost {
+		p.outcomes |= 1
+	}
+	p.counted = min(p.counted+1, 32)
+}
+
+// loss is the share of the last probes that were lost.
+func (p *path) loss() float64 {
+	if p.counted == 0 {
+		return 0
+	}
+	return float64(bits.OnesCount32(p.outcomes&(1<<p.counted-1))) / float64(p.counted)
+}
+
+// overdue counts the probes since the last life whose answer should be here.
+func (p *path) overdue(now time.Time) int {
+	n := 0
+	for _, a := range p.asked {
+		if a.series && now.Sub(a.sent) >= p.answerTime() {
+			n++
+		}
+	}
+	return n
+}
+
+// seriesStart is when the first probe of those left that nothing was heard after.
+func (p *path) seriesStart() time.Time {
+	for _, a := range p.asked {
+		if a.series {
+			return a.sent
+		}
+	}
+	return time.Time{}
+}
+
+// alive notes life.
+func (p *path) alive(now time.Time) {
+	p.heard = later(p.heard, now)
+	if !p.verify {
+		p.calm()
+	}
+}
+
+// calm ends a series of unanswered probes.
+func (p *path) calm() {
+	p.unheard = 0
+	for i := range p.asked {
+		p.asked[i].series = false
+	}
+}
+
+// told takes the peer's word on whether it hears us on this path.
+func (p *path) told(now time.Time, hears bool) {
+	if hears {
+		p.both, p.deaf, p.verify, p.eager = true, time.Time{}, false, 0
+		p.calm()
+		return
+	}
+	if p.up && p.both {
+		if p.deaf.IsZero() {
+			p.deaf = now
+		}
+		if !p.verify {
+			p.verify = true
+			p.calm()
+		}
+	}
+}
+
+// twoWay reports whether the path works in both directions.
+func (p *path) twoWay(now time.Time) bool {
+	return p.up && p.both && (p.deaf.IsZero() || now.Sub(p.deaf) < deafFor)
+}
+
+// renew begins all deadlines of the path again.
+func (p *path) renew(now time.Time) {
+	p.asked = p.asked[:0]
+	p.unheard, p.burst, p.verify = 0, 0, false
+	p.base = now
+	if !p.deaf.IsZero() {
+		p.deaf = now
+	}
+	if p.up {
+		p.soon = true
+	}
+}
+
+// fail ends the path.
+func (p *path) fail(now time.Time) {
+	p.up, p.both, p.verify, p.failed = false, false, false, true
+	p.deaf = time.Time{}
+	p.asked = p.asked[:0]
+	p.unheard, p.burst, p.answers, p.eager = 0, 0, 0, 0
+	p.tries = firstTries
+	p.retry = 0
+	p.soon = false
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
