@@ -203,9 +203,10 @@ func (id *Identity) Sign(label string, message []byte) Signature {
 	return Signature(ed25519.Sign(id.sign, signedBytes(label, message)))
 }
 
-// Verify reports whether sig is key's signature over label and message.
+// Verify reports whether sig is key's signature over label and message. Keys of
+// low order sign nothing.
 func Verify(key SignPublic, sig Signature, label string, message []byte) bool {
-	return ed25519.Verify(key[:], signedBytes(label, message), sig[:])
+	return !key.weak() && ed25519.Verify(key[:], signedBytes(label, message), sig[:])
 }
 
 // signedBytes puts the label's length, the label and the message one behind the other.
