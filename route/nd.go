@@ -29,8 +29,10 @@ type ND struct {
 	Source, Destination [16]byte
 	Target              [16]byte
 	// LinkLayer is the source link-layer address of a solicitation, the target
-	// link-layer address of an advertisement; zero when absent.
+	// link-layer address of an advertisement; zero when absent. Ambiguous: there
+	// are several that differ, and receivers don't agree which one counts.
 	LinkLayer MAC
+	Ambiguous bool
 }
 
 // ParseND reads an IPv6 packet that is a neighbour solicitation or advertisement,
@@ -71,7 +73,9 @@ func ParseND(packet []byte) (ND, bool) {
 			return ND{}, false
 		}
 		if options[0] == want && options[1] == 1 {
-			n.LinkLayer = MAC(options[2:8])
+			found := MAC(options[2:8])
+			n.Ambiguous = n.Ambiguous || !n.LinkLayer.IsZero() && n.LinkLayer != found
+			n.LinkLayer = found
 		}
 		options = options[length:]
 	}

@@ -234,7 +234,7 @@ func (t *Table) inspectND(vni VNI, e *Ethernet, nd ND, reply []byte) (Decision, 
 	if nd.Type == ndSolicitation {
 		claimed = nd.Source
 	}
-	forged := !t.mayUse6(vni, e.Source, claimed)
+	forged := nd.Ambiguous || !t.mayUse6(vni, e.Source, claimed)
 	if !nd.LinkLayer.IsZero() {
 		forged = forged || !t.mayName(vni, e.Source, nd.LinkLayer) || !t.mayUse6(vni, nd.LinkLayer, claimed)
 	}
