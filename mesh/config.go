@@ -1,12 +1,17 @@
 package mesh
 
 import (
-	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"ripstop/crypto"
+	"ripstop/transport"
+	"ripstop/tun"
 )
 
 // Config is what `ripstop up` was asked for. Zero values are defaults unless the field says otherwise.
@@ -59,5 +64,61 @@ func (e *ExitError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *ExitError) Unwrap() error { return e.Err }
 
-// Run runs a node until ctx ends or the API asks it to stop, and then returns nil.
-func Run(ctx context.Context, cfg Config) error { return errors.ErrUnsupported }
+// check fills in defaults and refuses what cannot be. What is refused here can be
+// seen from the command line alone.
+func (c *Config) check() error {
+	misuse := func(format string, args ...any) error {
+		return &ExitError{Code: 2, Err: fmt.Errorf(format, args...)}
+	}
+	if c.StateDir == "" || c.Socket == "" || c.Log == nil {
+		return misuse("mesh: state directory, socket and log are required")
+	}
+	if c.Bridge == "" {
+		c.Bridge = "ripstop"
+	}
+	if c.Device == "" {
+		c.Device = "ripstop0"
+	}
+	if c.MTU == 0 {
+		c.MTU = tun.ContainerMTU
+	}
+	if c.MTU < minMTU || c.MTU > tun.MaxMTU {
+		return misuse("--mtu %d: from %d to %d", c.MTU, minMTU, tun.MaxMTU)
+	}
+	switch c.Mode {
+	case "":
+		c.Mode = modeBridge
+	case modeBridge, modeRouted:
+	default:
+		return misuse("--mode %q: %s or %s", c.Mode, modeBridge, modeRouted)
+	}
+	if c.Mode == modeRouted && len(c.Address) == 0 {
+		return misuse("--mode routed needs the host's own overlay address: give one by --address, such as --address 10.32.0.1/12")
+	}
+	if c.Mode == modeBridge && len(c.Address) > 0 {
+		return misuse("--address is for --mode routed; in bridge mode run `ripstop expose --address` on the running host")
+	}
+	for _, p := range c.Address {
+		if err := checkAddress(p); err != nil {
+			return misuse("%v", err)
+		}
+	}
+	for _, p := range c.Peers {
+		if _, err := transport.ParseTarget(p); err != nil {
+			return misuse("%v", err)
+		}
+	}
+	if c.Nickname == "" {
+		if host, err := os.Hostname(); err == nil {
+			c.Nickname = host
+		}
+	}
+	if c.Nickname == "" || len(c.Nickname) > 64 || strings.ContainsFunc(c.Nickname, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }) {
+		return misuse("--nickname %q: 1 to 64 bytes of printable text", c.Nickname)
+	}
+	return nil
+}
+
+// minMTU is the smallest MTU of a container's interface: what every IPv4 host
+// must take (RFC 791).
+const minMTU = 576

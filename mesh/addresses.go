@@ -1,0 +1,88 @@
+package mesh
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+)
+
+// maxAdvertised is how many underlay addresses a host tells others.
+const maxAdvertised = 32
+
+// underlayAddresses are the addresses others may reach this host at: what it is
+// bound to or else those of its interfaces, except loopback, link-local ones and
+// whatever belongs to the overlay; what the operator named stands first.
+func (n *node) underlayAddresses() []netip.AddrPort {
+	var all []netip.AddrPort
+	add := func(a netip.AddrPort) {
+		if a.Port() == 0 {
+			a = netip.AddrPortFrom(a.Addr(), n.port)
+		}
+		if len(all) < maxAdvertised && !slices.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
+	for _, a := range n.cfg.Advertise {
+		add(a)
+	}
+	if len(n.cfg.Bind) > 0 {
+		for _, a := range n.cfg.Bind {
+			add(netip.AddrPortFrom(a.Unmap(), n.port))
+		}
+		return all
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return all
+	}
+	for _, i := range interfaces {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || n.ownInterface(i.Name) {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			p, err := netip.ParsePrefix(a.String())
+			if err != nil {
+				continue
+			}
+			if ip := p.Addr().Unmap(); ip.IsGlobalUnicast() && !n.inOverlay(ip) {
+				add(netip.AddrPortFrom(ip, n.port))
+			}
+		}
+	}
+	return all
+}
+
+// ownInterface reports whether an interface of that name is part of the overlay.
+func (n *node) ownInterface(name string) bool {
+	if name == n.cfg.Bridge || name == n.deviceName {
+		return true
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(n.attachments, func(a *attachment) bool { return a.Plan.HostInterface == name })
+}
+
+// inOverlay reports whether ip is an overlay address or in a prefix that this
+// host reaches through the overlay: never to be dialled or probed, for a tunnel
+// inside itself carries nothing.
+func (n *node) inOverlay(ip netip.Addr) bool {
+	o := n.overlay.Load()
+	if o == nil {
+		return false
+	}
+	ip = ip.Unmap()
+	if _, ok := o.addresses[ip]; ok {
+		return true
+	}
+	return slices.ContainsFunc(o.prefixes, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// overlaySpace is what is known of the overlay's addresses, immutable.
+type overlaySpace struct {
+	addresses map[netip.Addr]struct{} // of every endpoint
+	prefixes  []netip.Prefix          // connected to the overlay on this host
+}

@@ -1,0 +1,217 @@
+package mesh
+
+import (
+	"context"
+	"crypto/rand"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"ripstop/mesh/api"
+	"ripstop/route"
+	"ripstop/transport"
+	"ripstop/tun/attach"
+)
+
+// backend is the node as the local API sees it.
+type backend node
+
+var _ api.Backend = (*backend)(nil)
+
+// Status tells everything.
+func (b *backend) Status(context.Context) (api.Status, error) { return (*node)(b).status(), nil }
+
+// Connect adds targets, or replaces them.
+func (b *backend) Connect(_ context.Context, q api.ConnectRequest) error {
+	n := (*node)(b)
+	if len(q.Peers) == 0 && !q.Replace {
+		return api.Errorf(api.CodeInvalid, "no peer to connect to")
+	}
+	for _, p := range q.Peers {
+		if _, err := transport.ParseTarget(p); err != nil {
+			return api.Errorf(api.CodeInvalid, "%v", err)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	targets := slices.Clone(n.targets)
+	if q.Replace {
+		targets = nil
+	}
+	if targets = union(targets, q.Peers); len(targets) > maxTargets {
+		return api.Errorf(api.CodeInvalid, "%d targets, %d are the most", len(targets), maxTargets)
+	}
+	return n.setTargets(targets)
+}
+
+// Forget takes targets off the dial list.
+func (b *backend) Forget(_ context.Context, q api.ForgetRequest) error {
+	n := (*node)(b)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range q.Peers {
+		if !slices.Contains(n.targets, p) {
+			return api.Errorf(api.CodeNotFound, "%s is not a target: `ripstop status links` lists them", p)
+		}
+	}
+	return n.setTargets(slices.DeleteFunc(slices.Clone(n.targets), func(t string) bool { return slices.Contains(q.Peers, t) }))
+}
+
+// Reserve holds what an attachment needs.
+func (b *backend) Reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan, error) {
+	return (*node)(b).reserve(ctx, q)
+}
+
+// Commit finishes an attachment whose interface the caller has made.
+func (b *backend) Commit(_ context.Context, q api.CommitRequest) (api.Endpoint, error) {
+	n := (*node)(b)
+	a, err := n.commit(q.ID)
+	if err != nil {
+		return api.Endpoint{}, err
+	}
+	return n.localEndpoint(a), nil
+}
+
+// Cancel gives a reservation back.
+func (b *backend) Cancel(_ context.Context, q api.CommitRequest) error {
+	n := (*node)(b)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if r := n.reservations[q.ID]; r != nil {
+		delete(n.reservations, q.ID)
+		n.removePort(&r.attachment)
+	}
+	return nil
+}
+
+// Detach takes an attachment off the network.
+func (b *backend) Detach(_ context.Context, q api.DetachRequest) (api.AttachPlan, error) {
+	n := (*node)(b)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, a := range n.attachments {
+		if a.Exposed || q.Interface != "" && a.Plan.Interface != q.Interface {
+			continue
+		}
+		if (q.NetnsID != api.NetnsID{}) && a.Plan.NetnsID == q.NetnsID || q.Netns != "" && a.Plan.Netns == q.Netns || q.Name != "" && a.Name == q.Name {
+			return a.Plan, n.drop(a)
+		}
+	}
+	return api.AttachPlan{}, api.Errorf(api.CodeNotFound, "nothing of that name or namespace is attached: `ripstop status endpoints` lists what is")
+}
+
+// Expose gives the host itself addresses on the overlay.
+func (b *backend) Expose(ctx context.Context, q api.ExposeRequest) (api.Endpoint, error) {
+	n := (*node)(b)
+	if n.bridge == nil {
+		return api.Endpoint{}, api.Errorf(api.CodeUnsupported, "a routed host has its own address by `ripstop up --address`")
+	}
+	if len(q.Addresses) == 0 {
+		return api.Endpoint{}, api.Errorf(api.CodeInvalid, "no address: addresses are not chosen automatically yet: give one by --address, such as --address 10.32.0.1/12")
+	}
+	if len(q.Addresses) > maxAddresses {
+		return api.Endpoint{}, api.Errorf(api.CodeInvalid, "%d addresses, %d are the most", len(q.Addresses), maxAddresses)
+	}
+	for _, p := range q.Addresses {
+		if err := checkAddress(p); err != nil {
+			return api.Endpoint{}, err
+		}
+	}
+	n.mu.Lock()
+	if old := n.exposed(); old != nil {
+		same := slices.Equal(old.Plan.Addresses, q.Addresses)
+		n.mu.Unlock()
+		if same {
+			return n.localEndpoint(old), nil
+		}
+		return api.Endpoint{}, api.Errorf(api.CodeConflict, "the host is exposed with %s already: run `ripstop hide` first", joinPrefixes(old.Plan.Addresses))
+	}
+	a, err := n.expose(ctx, q.Addresses)
+	n.mu.Unlock()
+	if err != nil {
+		return api.Endpoint{}, err
+	}
+	n.poke()
+	return n.localEndpoint(a), nil
+}
+
+// expose attaches the host itself. n.mu must be held.
+func (n *node) expose(ctx context.Context, addresses []netip.Prefix) (*attachment, error) {
+	mac := n.identity.Name().MAC()
+	a := &attachment{Name: "", Exposed: true, Plan: api.AttachPlan{
+		Interface: n.cfg.Bridge, HostInterface: n.cfg.Bridge,
+		MAC: macOf(mac), Addresses: addresses, MTU: n.cfg.MTU,
+	}}
+	if err := n.claim(ctx, a, false); err != nil {
+		return nil, err
+	}
+	if err := n.install(a); err != nil {
+		return nil, err
+	}
+	n.attachments = append(n.attachments, a)
+	if err := n.saveAttachments(); err != nil {
+		n.attachments = n.attachments[:len(n.attachments)-1]
+		n.removePort(a)
+		return nil, err
+	}
+	n.publishAttachment(a, time.Now())
+	return a, nil
+}
+
+// exposed is the attachment of the host itself, nil when there is none. n.mu must be held.
+func (n *node) exposed() *attachment {
+	for _, a := range n.attachments {
+		if a.Exposed {
+			return a
+		}
+	}
+	return nil
+}
+
+// Hide takes the host itself off the overlay. A host that is not exposed stays so.
+func (b *backend) Hide(context.Context) error {
+	n := (*node)(b)
+	if n.bridge == nil {
+		return api.Errorf(api.CodeUnsupported, "a routed host is on the overlay as long as it runs")
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if a := n.exposed(); a != nil {
+		return n.drop(a)
+	}
+	return nil
+}
+
+// Stop ends the node.
+func (b *backend) Stop(context.Context) error {
+	(*node)(b).stop(errStop)
+	return nil
+}
+
+// Reset ends the node and removes everything it made.
+func (b *backend) Reset(context.Context) error {
+	(*node)(b).stop(errReset)
+	return nil
+}
+
+// localEndpoint is an attachment of this host as the API shows it.
+func (n *node) localEndpoint(a *attachment) api.Endpoint {
+	e := api.Endpoint{
+		Name: a.Name, MAC: a.Plan.MAC, Addresses: a.Plan.Addresses,
+		Host: n.identity.Name().String(), HostNickname: n.cfg.Nickname,
+		State: api.EndpointHere, Claim: a.Claim,
+		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns,
+		AllowMAC: a.AllowMAC, AllowAddress: a.AllowAddress,
+	}
+	if !a.Exposed && !attach.PortExists(a.Plan.HostInterface) {
+		e.State = api.EndpointOrphan
+	}
+	return e
+}
+
+// macOf is the text form of a MAC.
+func macOf(m route.MAC) string { return net.HardwareAddr(m[:]).String() }
+
+// fillRandom fills b with random bytes; it cannot fail (crypto/rand.Read).
+func fillRandom(b []byte) { rand.Read(b) }

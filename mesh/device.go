@@ -1,0 +1,191 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"ripstop/tun"
+	"ripstop/tun/attach"
+	"ripstop/tun/firewall"
+)
+
+// hazardEvery is how often it is looked whether this host's firewall drops what
+// the bridge carries.
+const hazardEvery = 10 * time.Second
+
+// openDevice opens the device, and in bridge mode sets up bridge and port rules.
+// A step that fails undoes the ones before.
+func (n *node) openDevice() (err error) {
+	mac := n.identity.Name().MAC()
+	if n.cfg.Mode == modeRouted {
+		n.device, err = tun.OpenTUN(tun.RoutedConfig{
+			Name: n.cfg.Device, MAC: mac, Addresses: n.cfg.Address, MTU: n.cfg.MTU,
+		})
+		if err != nil {
+			return err
+		}
+		n.deviceName = n.device.Name()
+		return nil
+	}
+	tap := mac
+	tap[0] ^= 0x40 // the TAP's own MAC must differ from the bridge's, which is the host's
+	if n.device, err = tun.OpenTAP(tun.Config{Name: n.cfg.Device, MAC: tap}); err != nil {
+		return err
+	}
+	n.deviceName = n.device.Name()
+	undo := func() {
+		n.device.Close()
+		if n.bridge != nil {
+			n.bridge.RemoveIfUnused()
+		}
+	}
+	if n.bridge, err = tun.SetUpBridge(tun.BridgeConfig{Name: n.cfg.Bridge, MAC: mac, TAP: n.deviceName}); err != nil {
+		undo()
+		return err
+	}
+	if n.firewall, err = firewall.New(n.cfg.Bridge); err == nil {
+		err = n.setUpRules()
+	}
+	if err != nil {
+		undo()
+		return err
+	}
+	return nil
+}
+
+// setUpRules makes the rules that do not depend on what is attached.
+func (n *node) setUpRules() error {
+	if err := n.firewall.Ensure(); err != nil {
+		return err
+	}
+	return errors.Join(
+		n.firewall.SetStrict(n.cfg.StrictPorts),
+		n.firewall.SetTrunk(n.deviceName),
+		n.firewall.SetUnderlayGuard(n.port),
+	)
+}
+
+// watchPorts tells the port rules which ports the bridge has. n.mu must be held.
+func (n *node) watchPorts() {
+	if n.bridge == nil {
+		return
+	}
+	ports, err := n.bridge.Ports()
+	if err != nil {
+		n.log.Debug("bridge ports cannot be listed", "bridge", n.cfg.Bridge, "error", err)
+		return
+	}
+	var names []string
+	for _, p := range ports {
+		names = append(names, p.Name)
+	}
+	if slices.Equal(names, n.ports) {
+		return
+	}
+	n.ports = names
+	if err := n.firewall.SetMembers(names); err != nil {
+		n.log.Error("port rules cannot be updated", "error", err)
+	}
+}
+
+// closeDevice closes the device. Bridge and rules stay while anything is
+// attached, unless everything is to go.
+func (n *node) closeDevice(everything bool) {
+	n.device.Close()
+	if n.bridge == nil {
+		if everything {
+			n.clearState()
+		}
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if everything {
+		for _, a := range n.attachments {
+			n.removePort(a)
+			if !a.Exposed {
+				if err := attach.Unplug(attach.Plan{HostInterface: a.Plan.HostInterface}); err != nil {
+					n.log.Warn("attachment not removed", "interface", a.Plan.HostInterface, "error", err)
+				}
+			}
+		}
+		n.attachments = nil
+		n.clearState()
+	}
+	if len(n.attachments) > 0 {
+		n.log.Info("bridge and attachments stay; the next `ripstop up` adopts them", "bridge", n.cfg.Bridge, "attachments", len(n.attachments))
+		return
+	}
+	if err := errors.Join(n.firewall.Delete(), n.bridge.RemoveIfUnused()); err != nil {
+		n.log.Warn("bridge or rules not removed", "bridge", n.cfg.Bridge, "error", err)
+	}
+}
+
+// clearState removes what the state directory holds.
+func (n *node) clearState() {
+	if err := n.store.Clear(); err != nil {
+		n.log.Warn("state not removed", "error", err)
+	}
+}
+
+// watch keeps an eye on the device and the bridge.
+func (n *node) watch(ctx context.Context) error {
+	if n.bridge == nil {
+		<-ctx.Done()
+		return nil
+	}
+	watcher, err := n.bridge.Watch()
+	if err != nil {
+		return err
+	}
+	defer watcher.Close()
+	return watcher.Run(ctx, func(e tun.LinkEvent) {
+		switch {
+		case e.State == tun.LinkGone:
+			n.stop(fmt.Errorf("interface %s was deleted or renamed under ripstop: start it again", e.Name))
+		case e.State == tun.LinkDown || e.Name == n.deviceName && e.Master != n.bridge.Index():
+			n.log.Warn("interface was changed under ripstop; setting it right", "interface", e.Name, "state", e.State)
+			if _, err := tun.SetUpBridge(tun.BridgeConfig{Name: n.cfg.Bridge, MAC: n.identity.Name().MAC(), TAP: n.deviceName}); err != nil {
+				n.stop(err)
+			}
+		}
+	})
+}
+
+// watchHazard warns, once for each change, while FORWARD rules drop bridged frames.
+func (n *node) watchHazard(ctx context.Context) error {
+	if n.bridge == nil {
+		return nil
+	}
+	tick := time.NewTicker(hazardEvery)
+	defer tick.Stop()
+	var last string
+	for {
+		sentence, hazard := tun.ForwardingHazard(n.cfg.Bridge)
+		if !hazard {
+			sentence = ""
+		}
+		if sentence != last {
+			last = sentence
+			if hazard {
+				n.log.Warn(sentence, "bridge", n.cfg.Bridge)
+			} else {
+				n.log.Info("bridged frames are no longer dropped", "bridge", n.cfg.Bridge)
+			}
+			n.mu.Lock()
+			n.warnings = nil
+			if hazard {
+				n.warnings = []string{sentence}
+			}
+			n.mu.Unlock()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

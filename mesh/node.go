@@ -1,0 +1,278 @@
+package mesh
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ripstop/crypto"
+	"ripstop/mesh/api"
+	"ripstop/mesh/gossip"
+	"ripstop/mesh/plane"
+	"ripstop/mesh/store"
+	"ripstop/route"
+	"ripstop/transport"
+	"ripstop/tun"
+	"ripstop/tun/firewall"
+)
+
+// vni is the network that the host's one device belongs to.
+const vni route.VNI = 0
+
+// Modes of a host.
+const (
+	modeBridge = "bridge"
+	modeRouted = "routed"
+)
+
+// node is one running host.
+type node struct {
+	// Constant once it runs.
+	cfg        Config
+	log        *slog.Logger
+	started    time.Time
+	store      *store.Store
+	identity   *crypto.Identity
+	network    *crypto.Network
+	uid        crypto.UID
+	port       uint16
+	device     tun.Device
+	deviceName string
+	bridge     *tun.Bridge     // nil in routed mode
+	firewall   *firewall.Table // nil in routed mode
+	socket     transport.Socket
+	control    *transport.Control
+	plane      *plane.Plane
+	swtch      *route.Switch
+	stop       context.CancelCauseFunc
+	wake       chan struct{}     // of capacity 1: the loop has something to do
+	datagrams  chan controlEvent // from the plane; what does not fit is dropped, as a lost datagram is
+
+	overlay atomic.Pointer[overlaySpace]
+
+	mu sync.Mutex // guards everything below
+	nodeState
+}
+
+// nodeState is what node.mu guards.
+type nodeState struct {
+	gossip       *gossip.State
+	damping      *gossip.Damping
+	random       *mathrand.Rand
+	peers        map[crypto.Name]*peer
+	byShort      map[crypto.ShortName]*peer
+	peerIDs      map[crypto.Name]route.PeerID
+	receivers    map[uint32]*plane.Receiver
+	dirty        bool // the snapshot has to be made anew
+	moved        bool // and the endpoint map too
+	targets      []string
+	advertised   []netip.AddrPort
+	observed     map[netip.AddrPort]struct{} // what peers see us as
+	table        *route.Table                // never nil
+	announcer    route.Announcer
+	attachments  []*attachment
+	reservations map[string]*reservation
+	requests     map[uint64]chan transport.Reply
+	warnings     []string
+	ports        []string // of the bridge, as the port rules know them
+}
+
+// Run runs a node until ctx ends or the API asks it to stop, and then returns nil.
+// What it made is gone by then, except the bridge, attachments and port rules
+// while anything is attached. An *ExitError says with which code to exit.
+func Run(ctx context.Context, cfg Config) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	n := &node{
+		cfg:       cfg,
+		log:       cfg.Log,
+		started:   time.Now(),
+		stop:      stop,
+		wake:      make(chan struct{}, 1),
+		datagrams: make(chan controlEvent, 256),
+		nodeState: nodeState{
+			peers:        make(map[crypto.Name]*peer),
+			byShort:      make(map[crypto.ShortName]*peer),
+			peerIDs:      make(map[crypto.Name]route.PeerID),
+			receivers:    make(map[uint32]*plane.Receiver),
+			observed:     make(map[netip.AddrPort]struct{}),
+			reservations: make(map[string]*reservation),
+			requests:     make(map[uint64]chan transport.Reply),
+		},
+	}
+	err := n.run(ctx)
+	if errors.Is(err, errStop) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// errStop ends a node that was asked to end.
+var errStop = errors.New("mesh: stop was asked for")
+
+// errReset ends a node whose host is to be cleaned of it.
+var errReset = fmt.Errorf("%w, with everything", errStop)
+
+// run starts the parts in the order in which they need each other, waits, and
+// takes them down again.
+func (n *node) run(ctx context.Context) (err error) {
+	if err := n.cfg.check(); err != nil {
+		return err
+	}
+	if n.store, err = store.Open(n.cfg.StateDir); err != nil {
+		return err
+	}
+	defer n.store.Close()
+	if err := n.load(); err != nil {
+		return err
+	}
+	server, err := api.Listen(api.ServerConfig{Socket: n.cfg.Socket, Group: n.cfg.SocketGroup, Backend: (*backend)(n), Log: n.log})
+	if err != nil {
+		return err
+	}
+	if err := n.openUnderlay(); err != nil {
+		server.Close()
+		return err
+	}
+	if err := n.openDevice(); err != nil {
+		server.Close()
+		n.socket.Close()
+		n.control.Close()
+		return err
+	}
+	n.swtch = route.NewSwitch(route.SwitchConfig{Seed: n.random.Uint64()})
+	n.plane = plane.New(plane.Config{
+		Device: n.device, Socket: n.socket, Switch: n.swtch, VNI: vni,
+		Self: n.identity.Name(), Events: (*planeEvents)(n), Log: n.log,
+	})
+	n.adopt()
+	n.mu.Lock()
+	n.publishSelf(time.Now())
+	n.dirty, n.moved = true, true
+	n.mu.Unlock()
+
+	var wg sync.WaitGroup
+	part := func(run func(context.Context) error) {
+		wg.Go(func() {
+			if err := run(ctx); err != nil {
+				n.stop(err)
+			}
+		})
+	}
+	part(n.plane.Run)
+	part(n.control.Run)
+	part(n.loop)
+	part(server.Run)
+	part(n.watch)
+	part(n.watchHazard)
+	part(n.reload)
+	n.control.SetTargets(n.targets)
+	n.ready()
+	<-ctx.Done()
+	notifySystemd("STOPPING=1")
+	wg.Wait()
+	err = context.Cause(ctx)
+	n.closeDevice(errors.Is(err, errReset))
+	n.log.Info("stopped", "error", stopReason(err))
+	return err
+}
+
+// stopReason is nil where the end was wished for.
+func stopReason(err error) error {
+	if errors.Is(err, errStop) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// load reads identity, network, targets and attachments from the state directory.
+func (n *node) load() (err error) {
+	if n.identity, err = loadIdentity(n.store); err != nil {
+		return err
+	}
+	if n.targets, err = n.loadTargets(); err != nil {
+		return err
+	}
+	network, made, err := loadNetwork(n.store, &n.cfg, len(n.targets) > 0)
+	if err != nil {
+		return err
+	}
+	n.network = network
+	if made {
+		n.log.Info("made a new network; others join it with the secret that `ripstop secret show` prints: put it into a file there and run `ripstop up --secret-file FILE " + n.cfg.Nickname + "`")
+	}
+	if n.attachments, err = loadAttachments(n.store); err != nil {
+		return err
+	}
+	var b [8]byte
+	for n.uid == 0 {
+		rand.Read(b[:])
+		n.uid = crypto.UID(binary.BigEndian.Uint64(b[:]))
+	}
+	n.random = mathrand.New(mathrand.NewPCG(uint64(n.uid), uint64(n.started.UnixNano())))
+	now := time.Now()
+	n.damping = gossip.NewDamping(gossip.DampingConfig{})
+	n.table = route.Build(route.TableConfig{Self: n.identity.Name()})
+	n.gossip = gossip.New(gossip.Config{
+		Identity: n.identity,
+		Network:  n.network.ID(),
+		UID:      n.uid,
+		Random:   n.random,
+	}, now)
+	return nil
+}
+
+// openUnderlay binds the UDP socket and the TCP listener, both on one port.
+func (n *node) openUnderlay() error {
+	socket, err := transport.Bind(transport.BindConfig{Addresses: n.cfg.Bind, Port: n.cfg.Port})
+	if err != nil {
+		return err
+	}
+	n.port = socket.Port()
+	var listen []netip.AddrPort
+	for _, a := range n.cfg.Bind {
+		listen = append(listen, netip.AddrPortFrom(a, n.port))
+	}
+	control, err := transport.NewControl(transport.ControlConfig{
+		Identity: n.identity,
+		Network:  n.network,
+		UID:      n.uid,
+		Listen:   listen,
+		Port:     n.port,
+		Hello:    n.hello,
+		Handler:  (*connEvents)(n),
+		Refuse:   n.inOverlay,
+		Log:      n.log,
+	})
+	if err != nil {
+		socket.Close()
+		return err
+	}
+	n.socket, n.control = socket, control
+	return nil
+}
+
+// ready says that the node works: on stderr by way of cfg.Ready, and to systemd.
+func (n *node) ready() {
+	if n.cfg.Ready != nil {
+		n.cfg.Ready(ReadyInfo{Name: n.identity.Name(), Nickname: n.cfg.Nickname, Socket: n.cfg.Socket})
+	}
+	notifySystemd(fmt.Sprintf("READY=1\nSTATUS=%s\nMAINPID=%d", n.identity.Name(), os.Getpid()))
+}
+
+// poke wakes the loop.
+func (n *node) poke() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,246 @@
+package mesh
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"ripstop/crypto"
+	"ripstop/mesh/gossip"
+	"ripstop/mesh/plane"
+	"ripstop/route"
+	"ripstop/transport"
+)
+
+// linkGrace is how long a link lives on without its TCP connection while probes
+// are answered.
+const linkGrace = 180 * time.Second
+
+// peer is one other host, as far as this one deals with it.
+type peer struct {
+	*plane.Peer
+	keys     crypto.PublicKeys
+	uid      crypto.UID
+	exchange *transport.Exchange
+	active   map[uint32]*plane.Receiver // by local index: this peer's part of node.receivers
+
+	conn     *transport.Conn
+	connLost time.Time // when the last connection ended; zero while there is one, or never was
+	since    time.Time // when the link came up, zero when it is down
+	paths    *transport.Paths
+	gossip   []byte // a message that conn has not taken yet
+
+	lastSent, lastHeard int64     // plane clock, as last seen
+	lastWord            time.Time // when we last made ourselves heard under an unconfirmed session
+}
+
+// linked reports whether p is or was just a neighbour: it has a connection, or
+// had one not long ago.
+func (p *peer) linked(now time.Time) bool {
+	return p.conn != nil || !p.connLost.IsZero() && now.Sub(p.connLost) < linkGrace
+}
+
+// linkUp reports whether frames may take the direct path to p.
+func (p *peer) linkUp(now time.Time) bool {
+	return p.paths != nil && p.paths.Up() && p.linked(now) && p.exchange.Sending() != nil
+}
+
+// peer returns the peer that is called by the keys' name, and makes it when it
+// was not known. n.mu must be held.
+func (n *node) peer(keys crypto.PublicKeys) *peer {
+	name := keys.Name()
+	if p := n.peers[name]; p != nil {
+		return p
+	}
+	id, ok := n.peerIDs[name]
+	if !ok {
+		id = route.PeerID(len(n.peerIDs) + 1)
+		n.peerIDs[name] = id
+	}
+	p := &peer{
+		Peer:   plane.NewPeer(id, name),
+		keys:   keys,
+		active: make(map[uint32]*plane.Receiver),
+		exchange: transport.NewExchange(transport.ExchangeConfig{
+			Identity: n.identity,
+			Network:  n.network,
+			UID:      n.uid,
+			Peer:     keys,
+			Random:   rand.Reader,
+			Jitter:   n.random,
+			Index:    n.newIndex,
+		}),
+	}
+	n.peers[name] = p
+	n.byShort[name.Short()] = p
+	return p
+}
+
+// newIndex draws a receive index that no live session has.
+func (n *node) newIndex() uint32 {
+	var b [4]byte
+	for {
+		rand.Read(b[:])
+		if index := binary.BigEndian.Uint32(b[:]); index != 0 && n.receivers[index] == nil {
+			return index
+		}
+	}
+}
+
+// setUID notes which run of p there is.
+func (n *node) setUID(p *peer, uid crypto.UID) {
+	if uid == 0 || p.uid == uid {
+		return
+	}
+	if p.uid != 0 && p.paths != nil {
+		// Another run: nothing proven with the last one holds.
+		p.paths = n.newPaths()
+		if p.conn != nil {
+			p.paths.SetTCP(time.Now(), true)
+		}
+	}
+	p.uid = uid
+	p.exchange.SetPeer(uid)
+	n.dirty = true
+}
+
+func (n *node) newPaths() *transport.Paths {
+	return transport.NewPaths(transport.PathsConfig{Random: n.random})
+}
+
+// connEvents are the control connections' callbacks.
+type connEvents node
+
+// ConnUp takes a connection that was authenticated and settled.
+func (e *connEvents) ConnUp(c *transport.Conn) {
+	n := (*node)(e)
+	defer n.poke()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	p := n.peer(c.PublicKeys())
+	hello := c.Hello()
+	p.conn, p.connLost, p.gossip = c, time.Time{}, nil
+	if p.paths == nil {
+		p.paths = n.newPaths()
+	}
+	n.setUID(p, hello.UID)
+	p.paths.SetTCP(now, true)
+	p.exchange.Want(now, true)
+	n.setCandidates(p, now)
+	n.gossip.NeighbourUp(now, p.Name, p.keys)
+	if hello.Observed.IsValid() && !n.inOverlay(hello.Observed.Addr()) && !c.Dialled() {
+		n.observed[hello.Observed] = struct{}{}
+	}
+	n.dirty = true
+	n.log.Info("connected", "peer", p.Name, "nickname", hello.Nickname, "address", c.RemoteAddr(), "dialled", c.Dialled())
+}
+
+// ConnMessage takes a message from a neighbour.
+func (e *connEvents) ConnMessage(c *transport.Conn, kind transport.MessageKind, body []byte) {
+	n := (*node)(e)
+	if kind == transport.MessageDatagram {
+		n.mu.Lock()
+		p := n.peers[c.Name()]
+		n.mu.Unlock()
+		if p != nil {
+			n.plane.Datagram(p.Peer, body)
+		}
+		return
+	}
+	defer n.poke()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	p := n.peers[c.Name()]
+	if p == nil {
+		return
+	}
+	switch kind {
+	case transport.MessageGossip:
+		if err := n.gossip.Step(now, p.Name, body); err != nil {
+			n.log.Debug("gossip refused", "peer", p.Name, "error", err)
+		}
+	case transport.MessageSession:
+		n.exchangeMessage(p, now, body)
+	}
+}
+
+// ConnDown takes the end of a connection.
+func (e *connEvents) ConnDown(c *transport.Conn, cause error) {
+	n := (*node)(e)
+	defer n.poke()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.peers[c.Name()]
+	if p == nil || p.conn != c {
+		return
+	}
+	now := time.Now()
+	p.conn, p.connLost, p.gossip = nil, now, nil
+	p.paths.SetTCP(now, false)
+	n.gossip.NeighbourDown(now, p.Name)
+	n.dirty = true
+	n.log.Info("connection lost", "peer", p.Name, "error", cause)
+}
+
+// CloneSuspected ends this host: another has its identity and was first.
+func (e *connEvents) CloneSuspected(name crypto.Name, other crypto.UID) {
+	(*node)(e).stop(&ExitError{Code: 6, Err: errors.New("another running host has this host's identity " + name.String() +
+		" (run " + other.String() + "): a copied state directory? remove its file `seed` here for an identity of its own")})
+}
+
+// hello is what this host tells a peer that has proven the secret.
+func (n *node) hello() transport.Hello {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return transport.Hello{
+		UID:       n.uid,
+		Nickname:  n.cfg.Nickname,
+		Software:  n.cfg.Software,
+		Port:      n.port,
+		Addresses: n.advertised,
+	}
+}
+
+// exchangeMessage takes a session message that came in p's name.
+func (n *node) exchangeMessage(p *peer, now time.Time, body []byte) {
+	if err := p.exchange.Receive(now, body); err != nil {
+		n.log.Debug("session message refused", "peer", p.Name, "error", err)
+	}
+}
+
+// setCandidates tells p's paths every address that p may be reached at.
+func (n *node) setCandidates(p *peer, now time.Time) {
+	var all []netip.AddrPort
+	add := func(a netip.AddrPort) {
+		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+		if a.IsValid() && a.Port() != 0 && !n.inOverlay(a.Addr()) && !slices.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
+	if p.conn != nil {
+		remote := p.conn.RemoteAddr()
+		if p.conn.Dialled() {
+			add(remote)
+		} else {
+			add(netip.AddrPortFrom(remote.Addr(), p.conn.Hello().Port))
+		}
+		for _, a := range p.conn.Hello().Addresses {
+			add(a)
+		}
+	}
+	if r, ok := n.gossip.Get(p.Name, gossip.KindPeer, ""); ok {
+		if body, err := gossip.ParsePeerBody(r.Body); err == nil {
+			for _, a := range body.Addresses {
+				add(a)
+			}
+		}
+	}
+	if p.paths != nil {
+		p.paths.SetCandidates(now, all)
+	}
+}

@@ -1,0 +1,187 @@
+package mesh
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"ripstop/crypto"
+	"ripstop/route"
+	"ripstop/transport"
+)
+
+// What one host asks of another, inside their session. Never reused.
+const (
+	requestWord    = 1 // nothing: the sender makes itself heard, the answer does the same
+	requestRelease = 2 // give up the endpoints with this MAC and these addresses: they moved to the asker
+)
+
+// controlEvent handles one event of the plane.
+func (n *node) controlEvent(e controlEvent) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	if e.peer == nil {
+		if p := n.byShort[e.handshake]; p != nil {
+			n.exchangeMessage(p, now, e.body)
+		}
+		return
+	}
+	p := n.peers[e.peer.Name]
+	if p == nil {
+		return
+	}
+	if e.body == nil {
+		if p.paths != nil {
+			p.paths.Heard(now, e.path)
+		}
+		return
+	}
+	p.exchange.Heard(now, e.local)
+	switch transport.ControlKind(e.body[0]) {
+	case transport.ControlProbe:
+		n.probe(p, now, e)
+	case transport.ControlRequest:
+		n.request(p, now, e.body)
+	case transport.ControlReply:
+		reply, err := transport.ParseReply(e.body)
+		if err != nil {
+			return
+		}
+		if wait := n.requests[reply.ID]; wait != nil {
+			delete(n.requests, reply.ID)
+			wait <- reply
+		}
+	}
+}
+
+// probe answers a probe, or takes the answer to one of ours.
+func (n *node) probe(p *peer, now time.Time, e controlEvent) {
+	probe, err := transport.ParseProbe(e.body)
+	if err != nil || p.paths == nil || e.path.Kind == 0 {
+		return
+	}
+	if probe.Answer {
+		p.paths.Answered(now, e.path, probe.ID, probe.HearsYou)
+		return
+	}
+	p.paths.Probed(now, e.path, probe.HearsYou)
+	session := p.exchange.Sending()
+	if session == nil {
+		return
+	}
+	answer := transport.Probe{
+		ID: probe.ID, Answer: true, HearsYou: p.paths.Hears(e.path),
+		Observed: e.path.Remote, Path: e.path.Kind,
+	}
+	n.plane.SendControl(p.Peer, session, e.path, p.carrier(), answer.Append(nil))
+}
+
+// request does what a peer asks for, and replies.
+func (n *node) request(p *peer, now time.Time, body []byte) {
+	q, err := transport.ParseRequest(body)
+	if err != nil {
+		return
+	}
+	switch q.Kind {
+	case requestWord:
+	case requestRelease:
+		mac, addrs, ok := parseRelease(q.Body)
+		if !ok {
+			return
+		}
+		for _, a := range n.attachments {
+			if a.holds(mac, addrs) {
+				n.log.Info("endpoint moved away", "endpoint", a.Name, "mac", a.Plan.MAC, "peer", p.Name)
+				if err := n.drop(a); err != nil {
+					n.log.Error("attachments cannot be saved", "error", err)
+				}
+				break
+			}
+		}
+	default:
+		return
+	}
+	if reply, err := (transport.Reply{ID: q.ID, Kind: q.Kind}).Append(nil); err == nil {
+		n.plane.SendRequest(p.Name, reply)
+	}
+}
+
+// say sends p a request to which no answer is waited for. n.mu must be held.
+func (n *node) say(p *peer, kind uint8) {
+	body, err := transport.Request{ID: n.random.Uint64(), Kind: kind}.Append(nil)
+	if err != nil {
+		return
+	}
+	if p.paths != nil {
+		if best, ok := p.paths.Best(); ok {
+			n.plane.SendControl(p.Peer, p.exchange.Sending(), best, p.carrier(), body)
+			return
+		}
+	}
+	n.plane.SendRequest(p.Name, body)
+}
+
+// askRelease asks the host of an endpoint to give it up, and waits for its word
+// or two seconds. n.mu must be held; it is let go of meanwhile.
+func (n *node) askRelease(ctx context.Context, host crypto.Name, mac route.MAC, addrs []netip.Addr) {
+	id := n.random.Uint64()
+	body, err := transport.Request{ID: id, Kind: requestRelease, Body: appendRelease(nil, mac, addrs)}.Append(nil)
+	if err != nil {
+		return
+	}
+	wait := make(chan transport.Reply, 1)
+	n.requests[id] = wait
+	n.mu.Unlock()
+	defer n.mu.Lock()
+	ctx, cancel := context.WithTimeout(ctx, releaseWait)
+	defer cancel()
+	again := time.NewTicker(releaseWait / 8)
+	defer again.Stop()
+	for {
+		n.plane.SendRequest(host, body)
+		select {
+		case <-wait:
+			return
+		case <-ctx.Done():
+			n.log.Warn("the old host did not answer; the greater claim decides", "peer", host)
+			n.mu.Lock()
+			delete(n.requests, id)
+			n.mu.Unlock()
+			return
+		case <-again.C:
+		}
+	}
+}
+
+// appendRelease writes the body of a release request: VNI 2, MAC 6, then each
+// address behind its length (4 or 16).
+func appendRelease(b []byte, mac route.MAC, addrs []netip.Addr) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(vni))
+	b = append(b, mac[:]...)
+	for _, a := range addrs {
+		s := a.AsSlice()
+		b = append(append(b, byte(len(s))), s...)
+	}
+	return b
+}
+
+// parseRelease reads what appendRelease wrote.
+func parseRelease(b []byte) (mac route.MAC, addrs []netip.Addr, ok bool) {
+	if len(b) < 8 || route.VNI(binary.BigEndian.Uint16(b)) != vni {
+		return mac, nil, false
+	}
+	mac = route.MAC(b[2:8])
+	for b = b[8:]; len(b) > 0; b = b[1+int(b[0]):] {
+		if len(b) < 1+int(b[0]) || len(addrs) == maxAddresses {
+			return mac, nil, false
+		}
+		a, isAddr := netip.AddrFromSlice(b[1 : 1+int(b[0])])
+		if !isAddr {
+			return mac, nil, false
+		}
+		addrs = append(addrs, a)
+	}
+	return mac, addrs, true
+}

@@ -1,0 +1,171 @@
+package mesh
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"time"
+
+	"ripstop/crypto"
+	"ripstop/mesh/gossip"
+	"ripstop/mesh/plane"
+	"ripstop/route"
+	"ripstop/transport"
+)
+
+// wantAll is up to how many members a host keeps a session with every one of
+// them. Beyond it sessions with hosts that are not neighbours are made when a
+// frame wants one.
+const wantAll = 128
+
+// publishLinks publishes the links that are up, when they changed by more than
+// jitter. n.mu must be held.
+func (n *node) publishLinks(now time.Time) {
+	var links []gossip.LinkInfo
+	for _, p := range n.peers {
+		if !p.linkUp(now) {
+			continue
+		}
+		rtt, loss := p.paths.Cost()
+		best, _ := p.paths.Best()
+		links = append(links, gossip.LinkInfo{Peer: p.Name, RTT: rtt, Loss: uint8(min(loss*100+0.5, 100)), Path: uint8(best.Kind)})
+	}
+	if changed, due := n.damping.Update(now, links); due {
+		n.publish(now, gossip.KindLinks, "", gossip.LinksBody{Links: changed})
+	}
+}
+
+// rebuild makes graph, table and snapshot anew from what is known, and tells the
+// switch's neighbours what moved. n.mu must be held.
+func (n *node) rebuild(now time.Time) {
+	self := n.identity.Name()
+	up := make(map[crypto.Name]bool)
+	ids := make(map[crypto.Name]route.PeerID, len(n.peers))
+	for name, p := range n.peers {
+		ids[name] = p.ID
+		if p.linkUp(now) {
+			up[name] = true
+		}
+	}
+	directory := n.table.Directory()
+	if n.moved {
+		directory = route.BuildDirectory(n.endpoints())
+	}
+	n.table = route.Build(route.TableConfig{
+		Self:      self,
+		Peers:     ids,
+		Graph:     route.BuildGraph(self, n.publishedLinks()),
+		LinksUp:   up,
+		Directory: directory,
+		Strict:    n.cfg.StrictPorts,
+	})
+	snapshot := &plane.Snapshot{
+		Table:    n.table,
+		Outlets:  make([]*plane.Outlet, len(n.peerIDs)+1),
+		Sessions: maps.Clone(n.receivers),
+	}
+	members := n.gossip.Members()
+	for _, p := range n.peers {
+		reachable := n.table.Reachable(p.ID)
+		if reachable && len(members) <= wantAll {
+			p.exchange.Want(now, true)
+		} else if !reachable && p.conn == nil {
+			p.exchange.Want(now, false)
+		}
+		o := &plane.Outlet{Peer: p.Peer, Session: p.exchange.Sending()}
+		if p.paths != nil {
+			if best, ok := p.paths.Best(); ok {
+				o.Path = best
+			}
+		}
+		if o.Path.Kind == transport.PathTCP {
+			o.Carrier = p.carrier()
+		}
+		snapshot.Outlets[p.ID] = o
+	}
+	n.plane.SetSnapshot(snapshot)
+	if n.moved {
+		n.moved = false
+		n.followEndpoints(now)
+	}
+}
+
+// publishedLinks are all hosts' published links, as the graph takes them.
+func (n *node) publishedLinks() []route.Link {
+	var links []route.Link
+	for r := range n.gossip.Records(gossip.KindLinks) {
+		body, err := gossip.ParseLinksBody(r.Body)
+		if err != nil {
+			continue
+		}
+		for _, l := range body.Links {
+			links = append(links, route.Link{A: r.Origin, B: l.Peer, RTT: l.RTT, Loss: float64(l.Loss) / 100})
+		}
+	}
+	return links
+}
+
+// endpoints are all hosts' published endpoints. n.mu must be held.
+func (n *node) endpoints() []route.Endpoint {
+	var all []route.Endpoint
+	for r := range n.gossip.Records(gossip.KindEndpoint) {
+		body, err := gossip.ParseEndpointBody(r.Body)
+		if err != nil {
+			continue
+		}
+		e := route.Endpoint{
+			VNI: route.VNI(body.VNI), MAC: body.MAC, Addresses: body.Addresses, Names: body.Names,
+			Host: r.Origin, Claim: body.Claim,
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// alive reports whether some host has a link with the one called name.
+func (n *node) alive(name crypto.Name) bool {
+	for _, m := range n.gossip.Members() {
+		if m.Name == name {
+			return m.Alive
+		}
+	}
+	return false
+}
+
+// followEndpoints tells the local bridge where addresses moved to, keeps the
+// port rules' list of foreign endpoints, and notes which addresses are the
+// overlay's. n.mu must be held.
+func (n *node) followEndpoints(now time.Time) {
+	for _, moved := range n.announcer.Update(now, n.table) {
+		if err := n.plane.Inject(route.AppendAnnouncement(nil, moved.MAC, moved.Address)); err != nil {
+			n.log.Debug("announcement not written", "mac", moved.MAC, "address", moved.Address, "error", err)
+		}
+	}
+	space := &overlaySpace{addresses: make(map[netip.Addr]struct{})}
+	var macs [][6]byte
+	var addresses []netip.Addr
+	for _, e := range n.table.Endpoints() {
+		for _, a := range e.Addresses {
+			space.addresses[a] = struct{}{}
+		}
+		if e.Host != n.identity.Name() {
+			macs = append(macs, e.MAC)
+			addresses = append(addresses, e.Addresses...)
+		}
+	}
+	var hostMACs [][6]byte
+	var hostAddresses []netip.Addr
+	if a := n.exposed(); a != nil {
+		for _, p := range a.Plan.Addresses {
+			space.prefixes = append(space.prefixes, p.Masked())
+		}
+		hostMACs, hostAddresses = [][6]byte{a.mac()}, a.addrs()
+	}
+	n.overlay.Store(space)
+	if n.firewall == nil {
+		return
+	}
+	if err := errors.Join(n.firewall.SetRemote(macs, addresses), n.firewall.SetHost(hostMACs, hostAddresses)); err != nil {
+		n.log.Error("port rules cannot be updated", "error", err)
+	}
+}
