@@ -128,7 +128,7 @@ func (c *Client) call(ctx context.Context, method, path string, question, answer
 	if err != nil {
 		var dial *dialError
 		if errors.As(err, &dial) && ctx.Err() == nil {
-			return fmt.Errorf("api: socket %s: %w (%v)", c.socket, ErrUnreachable, dial.error)
+			return fmt.Errorf("api: socket %s: %w (%w)", c.socket, ErrUnreachable, dial.error)
 		}
 		return fmt.Errorf("api: %s: %w", path, err)
 	}

@@ -164,6 +164,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET "+pathStatus, func(w http.ResponseWriter, r *http.Request) {
 		status, err := b.Status(r.Context())
 		status.Version = Version
+		status.noNulls()
 		s.answer(w, status, err)
 	})
 	mux.HandleFunc("POST "+pathConnect, command(s, b.Connect))

@@ -39,6 +39,25 @@ type Status struct {
 	Counters  map[string]uint64 `json:"counters"` // frames, datagrams and drops by reason
 }
 
+// noNulls makes lists without entries [] instead of null, which programs trip over.
+func (s *Status) noNulls() {
+	s.Warnings, s.Peers, s.Links = filled(s.Warnings), filled(s.Peers), filled(s.Links)
+	s.Targets, s.Routes, s.Endpoints = filled(s.Targets), filled(s.Routes), filled(s.Endpoints)
+	for i := range s.Endpoints {
+		s.Endpoints[i].Addresses = filled(s.Endpoints[i].Addresses)
+	}
+	if s.Counters == nil {
+		s.Counters = map[string]uint64{}
+	}
+}
+
+func filled[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
 // Peer is another member of the network.
 type Peer struct {
 	Name      string   `json:"name"`

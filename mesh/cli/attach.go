@@ -1,0 +1,297 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"ripstop/mesh/api"
+	"ripstop/tun/attach"
+	"ripstop/tun/netns"
+)
+
+const attachText = `
+Gives a network namespace an interface on the network. NETNS is pid:NUMBER for the namespace of a
+process, a path such as /proc/4711/ns/net, or a name as ` + "`ip netns`" + ` has them. This command itself
+enters the namespace, so it needs root; attached once, asking the same again changes nothing.
+
+What the interface sends is held to its MAC and its addresses; --allow-mac and --allow-address make
+exceptions, for keepalived, macvlan, or a bridge inside. An address that another running host has
+is refused, unless --move takes it over.
+
+Examples:
+  ripstop attach pid:4711 --address 10.32.0.1/12
+  ripstop attach web --name web1 --address 10.32.0.2/12 --address fd00:1::2/64
+  ripstop attach router --address 10.32.0.254/12 --allow-address any --interface lan0`
+
+func attachCommand() command {
+	return command{
+		name: "attach", args: "NETNS --address CIDR [flags]", short: "give a container its place on the network", client: true, text: attachText,
+		setup: func(flags *pflag.FlagSet) action {
+			var q api.AttachRequest
+			var allowMAC, allowAddress []text
+			flags.Var(list[netip.Prefix]{&q.Addresses, netip.ParsePrefix, "CIDR"}, "address", "address and prefix length (repeatable)")
+			flags.StringVar(&q.Interface, "interface", api.DefaultInterface, "`NAME` of the interface inside")
+			flags.StringVar(&q.Name, "name", "", "`NAME` of the endpoint")
+			flags.StringVar(&q.MAC, "mac", "", "`MAC` address (default made from the namespace)")
+			flags.IntVar(&q.MTU, "mtu", 0, "`BYTES` of its largest packet (default the network's)")
+			flags.Var(list[netip.Prefix]{&q.Routes, netip.ParsePrefix, "CIDR"}, "route", "send this range through the interface too (repeatable)")
+			flags.BoolVar(&q.Move, "move", false, "take over MAC and addresses that another host has")
+			flags.Var(list[text]{&allowMAC, parseAllowMAC, "MAC|any"}, "allow-mac", "let it send from this MAC too (repeatable)")
+			flags.Var(list[text]{&allowAddress, parseAllowAddress, "CIDR|any"}, "allow-address", "let it send from these addresses too (repeatable)")
+			return func(ctx context.Context, in *invocation, args []string) error {
+				q.AllowMAC, q.AllowAddress = stringsOf(allowMAC), stringsOf(allowAddress)
+				if err := checkAttach(flags, q, args); err != nil {
+					return err
+				}
+				q.Netns = args[0]
+				return attachNamespace(ctx, in, q)
+			}
+		},
+	}
+}
+
+func checkAttach(flags *pflag.FlagSet, q api.AttachRequest, args []string) error {
+	if len(args) == 0 {
+		return misuse("which NETNS?")
+	}
+	if err := noArguments(args[1:]); err != nil {
+		return err
+	}
+	if len(q.Addresses) == 0 {
+		return misuse("no address: addresses are not chosen automatically yet: give one, such as --address 10.32.0.7/12")
+	}
+	if q.MAC != "" {
+		mac, err := net.ParseMAC(q.MAC)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+			return misuse("--mac %q: it is no unicast MAC address, such as 02:00:5e:00:53:01", q.MAC)
+		}
+	}
+	if flags.Changed("mtu") && (q.MTU < minMTU || q.MTU > maxMTU) {
+		return misuse("--mtu %d: it is from %d to %d", q.MTU, minMTU, maxMTU)
+	}
+	return checkInterface("interface", q.Interface)
+}
+
+func parseAllowMAC(s string) (text, error) {
+	if s == "any" {
+		return "any", nil
+	}
+	mac, err := net.ParseMAC(s)
+	if err != nil || len(mac) != 6 {
+		return "", fmt.Errorf("%q is neither a MAC address nor any", s)
+	}
+	return text(mac.String()), nil
+}
+
+func parseAllowAddress(s string) (text, error) {
+	if s == "any" {
+		return "any", nil
+	}
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return text(netip.PrefixFrom(addr, addr.BitLen()).String()), nil
+	}
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		return "", fmt.Errorf("%q is neither an address, a CIDR nor any", s)
+	}
+	return text(prefix.Masked().String()), nil
+}
+
+// cleanUpTimeout bounds what is undone after a failure, also one by Ctrl-C.
+const cleanUpTimeout = 5 * time.Second
+
+// attachNamespace reserves, makes the interface, commits and tells the neighbours.
+func attachNamespace(ctx context.Context, in *invocation, q api.AttachRequest) error {
+	ns, err := netns.Parse(q.Netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	q.NetnsID.Dev, q.NetnsID.Inode = ns.ID()
+	client := in.client()
+	defer client.Close()
+	reserved, err := client.Reserve(ctx, q)
+	if err != nil {
+		return err
+	}
+	if reserved.Existing {
+		return showAttached(ctx, in, client, reserved)
+	}
+	plan, err := planOf(reserved)
+	if err != nil {
+		return err
+	}
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
+	defer cancel()
+	giveBack := func() error { return client.Cancel(late, api.CommitRequest{ID: reserved.ID}) }
+	plan.Netns = q.Netns
+	if err := attach.Plug(ctx, plan); err != nil {
+		return errors.Join(err, giveBack())
+	}
+	endpoint, err := client.Commit(ctx, api.CommitRequest{ID: reserved.ID})
+	if err != nil {
+		return errors.Join(err, attach.Unplug(plan), giveBack())
+	}
+	if err := attach.Announce(plan); err != nil {
+		fmt.Fprintf(in.Err, "ripstop: attached, but the neighbours were not told: %v\n", err)
+	}
+	return in.printEndpoint(endpoint)
+}
+
+// planOf is the plan as package attach takes it.
+func planOf(p api.AttachPlan) (attach.Plan, error) {
+	mac, err := net.ParseMAC(p.MAC)
+	if err != nil || len(mac) != 6 {
+		return attach.Plan{}, fmt.Errorf("the daemon chose %q, which is no MAC address", p.MAC)
+	}
+	return attach.Plan{
+		Netns: p.Netns, NetnsDev: p.NetnsID.Dev, NetnsInode: p.NetnsID.Inode,
+		Interface: p.Interface, HostInterface: p.HostInterface, MAC: [6]byte(mac),
+		Addresses: p.Addresses, MTU: p.MTU, HostMTU: p.HostMTU, Routes: p.Routes,
+	}, nil
+}
+
+// showAttached prints an attachment that stood before.
+func showAttached(ctx context.Context, in *invocation, client *api.Client, plan api.AttachPlan) error {
+	status, err := client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range status.Endpoints {
+		if e.HostPort == plan.HostInterface {
+			e.Version = api.Version
+			return in.printEndpoint(e)
+		}
+	}
+	return fmt.Errorf("%s was attached, but is so no more: try again", plan.Netns)
+}
+
+func (in *invocation) printEndpoint(e api.Endpoint) error {
+	if in.json {
+		return printJSON(in.Out, e)
+	}
+	where := e.Interface
+	if where == "" {
+		where = e.Name
+	}
+	_, err := fmt.Fprintf(in.Out, "%s  %s  %s\n", where, e.MAC, joined(e.Addresses))
+	return err
+}
+
+func joined(prefixes []netip.Prefix) string {
+	texts := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, " ")
+}
+
+func detachCommand() command {
+	return command{
+		name: "detach", args: "NETNS [flags]", short: "take a container off the network", client: true, text: `
+Takes a namespace off the network and removes its interface. NETNS is as for attach, or the
+endpoint's name; a namespace that is gone is named as it was named then.
+
+Examples:
+  ripstop detach pid:4711
+  ripstop detach web1`,
+		setup: func(flags *pflag.FlagSet) action {
+			iface := flags.String("interface", "", "`NAME` of the interface inside, where there are several")
+			return func(ctx context.Context, in *invocation, args []string) error {
+				if len(args) == 0 {
+					return misuse("which NETNS?")
+				}
+				if err := noArguments(args[1:]); err != nil {
+					return err
+				}
+				return detachNamespace(ctx, in, args[0], *iface)
+			}
+		},
+	}
+}
+
+func detachNamespace(ctx context.Context, in *invocation, arg, iface string) error {
+	q := api.DetachRequest{Interface: iface}
+	ns, err := netns.Parse(arg)
+	switch {
+	case err == nil:
+		q.NetnsID.Dev, q.NetnsID.Inode = ns.ID()
+		ns.Close()
+	case errors.Is(err, fs.ErrNotExist): // the daemon knows what was called so
+		q.Netns, q.Name = arg, arg
+	default:
+		return err
+	}
+	client := in.client()
+	defer client.Close()
+	detached, err := client.Detach(ctx, q)
+	if err != nil {
+		return err
+	}
+	plan, err := planOf(detached)
+	if err != nil {
+		return err
+	}
+	if err := attach.Unplug(plan); err != nil {
+		return err
+	}
+	return in.done()
+}
+
+func exposeCommand() command {
+	return command{
+		name: "expose", args: "--address CIDR [flags]", short: "give this host itself an address", client: true, text: `
+Gives this host itself addresses on the network, so that its own programs and the containers reach
+each other. A host in routed mode has its address from ` + "`ripstop up --address`" + `.
+
+Example:
+  ripstop expose --address 10.32.1.1/12`,
+		setup: func(flags *pflag.FlagSet) action {
+			var q api.ExposeRequest
+			flags.Var(list[netip.Prefix]{&q.Addresses, netip.ParsePrefix, "CIDR"}, "address", "address and prefix length (repeatable)")
+			return func(ctx context.Context, in *invocation, args []string) error {
+				if err := noArguments(args); err != nil {
+					return err
+				}
+				if len(q.Addresses) == 0 {
+					return misuse("no address: addresses are not chosen automatically yet: give one, such as --address 10.32.1.1/12")
+				}
+				client := in.client()
+				defer client.Close()
+				endpoint, err := client.Expose(ctx, q)
+				if err != nil {
+					return err
+				}
+				return in.printEndpoint(endpoint)
+			}
+		},
+	}
+}
+
+func hideCommand() command {
+	return command{
+		name: "hide", short: "take this host's own address away", client: true, text: `
+Takes away what expose gave. A host that is not exposed stays so.`,
+		setup: func(*pflag.FlagSet) action {
+			return func(ctx context.Context, in *invocation, args []string) error {
+				if err := noArguments(args); err != nil {
+					return err
+				}
+				client := in.client()
+				defer client.Close()
+				if err := client.Hide(ctx); err != nil {
+					return err
+				}
+				return in.done()
+			}
+		},
+	}
+}

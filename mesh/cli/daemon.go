@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"ripstop/mesh"
+	"ripstop/mesh/api"
+)
+
+// stopTimeout is how long stop and reset wait for the daemon's end.
+const stopTimeout = 10 * time.Second
+
+func stopCommand() command {
+	return command{
+		name: "stop", short: "end the daemon", client: true, text: `
+Ends the daemon and waits until it has ended. What is attached stays on the bridge: containers of
+this host go on talking with one another, and the next ` + "`ripstop up`" + ` takes them over.`,
+		setup: func(*pflag.FlagSet) action {
+			return func(ctx context.Context, in *invocation, args []string) error {
+				if err := noArguments(args); err != nil {
+					return err
+				}
+				if err := end(ctx, in, (*api.Client).Stop); err != nil {
+					return err
+				}
+				return in.done()
+			}
+		},
+	}
+}
+
+// done says that a command without an answer is done.
+func (in *invocation) done() error {
+	if in.json {
+		return printJSON(in.Out, head())
+	}
+	return nil
+}
+
+// end asks the daemon to end and waits for the end of its process.
+func end(ctx context.Context, in *invocation, ask func(*api.Client, context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	client := in.client()
+	defer client.Close()
+	status, err := client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	// Opened before it is asked, so that its number cannot become somebody else's. A
+	// daemon in another PID namespace is not found: then its socket has to do.
+	pidfd, pidErr := unix.PidfdOpen(status.PID, 0)
+	if pidErr == nil {
+		defer unix.Close(pidfd)
+	}
+	if err := ask(client, ctx); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		if pidErr == nil {
+			ended := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+			if n, err := unix.Poll(ended, 100); n > 0 && err == nil {
+				return nil
+			}
+			continue
+		}
+		if _, err := client.Status(ctx); errors.Is(err, api.ErrUnreachable) {
+			return nil
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+	return fmt.Errorf("the daemon, process %d, has not ended after %v", status.PID, stopTimeout)
+}
+
+// pause waits for d, or less when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func resetCommand() command {
+	return command{
+		name: "reset", args: "[flags]", short: "remove everything of ripstop from this host", client: true, text: `
+Ends the daemon if it runs, takes every container off the network, removes bridge, rules and the
+state directory: the host's name, its secret, and the network's admin key if it is here. Where no
+daemon runs, --state and --bridge say what to remove. It asks first, unless --yes is given.
+
+Examples:
+  ripstop reset
+  ripstop reset --yes --state /var/lib/ripstop`,
+		setup: func(flags *pflag.FlagSet) action {
+			var cfg mesh.Config
+			var yes bool
+			flags.StringVar(&cfg.StateDir, "state", DefaultState, "`DIR` to remove when no daemon runs")
+			flags.StringVar(&cfg.Bridge, "bridge", "ripstop", "`NAME` of the bridge to remove when no daemon runs")
+			flags.StringVar(&cfg.Device, "device", "ripstop0", "`NAME` of its device")
+			flags.BoolVarP(&yes, "yes", "y", false, "do not ask")
+			return func(ctx context.Context, in *invocation, args []string) error {
+				if err := noArguments(args); err != nil {
+					return err
+				}
+				if !yes {
+					fmt.Fprintf(in.Err, "This host leaves the network for good: its name, secret and attachments are removed. Type yes: ")
+					var answer string
+					if _, err := fmt.Fscanln(in.In, &answer); err != nil && !errors.Is(err, io.EOF) || answer != "yes" {
+						return errors.New("nothing was removed")
+					}
+				}
+				err := end(ctx, in, (*api.Client).Reset)
+				if errors.Is(err, api.ErrUnreachable) {
+					cfg.Socket, cfg.Log = in.socket, slog.New(slog.NewTextHandler(in.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+					err = mesh.Reset(ctx, cfg)
+				}
+				if err != nil {
+					return err
+				}
+				return in.done()
+			}
+		},
+	}
+}

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// helpWidth is how wide flag texts are wrapped, columns.
+const helpWidth = 100
+
+const overviewHead = `ripstop joins containers, VMs and network namespaces on many hosts into one encrypted
+Ethernet network.
+
+  ripstop demo                           see it run on this machine
+  ripstop secret new > secret            make a network; bring the file to every host
+  ripstop up --secret-file secret vm1 vm2 vm3
+                                         the same line on each of the three
+  ripstop attach pid:4711 --address 10.32.0.1/12
+                                         give a container its place on the network
+  ripstop status                         see who is there
+
+Usage: ripstop [--socket PATH] [--json] COMMAND [flags] [arguments]
+
+Commands:
+`
+
+const overviewTail = `
+` + "`ripstop help COMMAND`" + ` says more. Every flag can be given as an environment variable too:
+--log-level as RIPSTOP_LOG_LEVEL. The secret is taken from RIPSTOP_SECRET first.
+
+Exit codes: 0 done, 1 failed, 2 misuse, 3 no daemon answers, 6 another host has this identity.
+`
+
+func printOverview(w io.Writer) {
+	io.WriteString(w, overviewHead)
+	for _, c := range commands() {
+		if !c.hidden {
+			fmt.Fprintf(w, "  %-9s %s\n", c.name, c.short)
+		}
+	}
+	io.WriteString(w, overviewTail)
+}
+
+// printHelp is `ripstop help [COMMAND]`.
+func printHelp(w io.Writer, args []string) error {
+	switch len(args) {
+	case 0:
+		printOverview(w)
+		return nil
+	case 1:
+		c, err := find(args[0])
+		if err != nil {
+			return err
+		}
+		printCommand(w, c)
+		return nil
+	}
+	return &exitError{code: ExitMisuse, err: fmt.Errorf("unexpected argument %q", args[1]), hint: hintFor("")}
+}
+
+func printCommand(w io.Writer, c command) {
+	usage := "ripstop " + c.name
+	if c.args != "" {
+		usage += " " + c.args
+	}
+	fmt.Fprintf(w, "Usage: %s\n\n%s\n", usage, strings.TrimSpace(c.text))
+	flags, _ := c.flags(new(invocation))
+	fmt.Fprintf(w, "\nFlags:\n%s", flags.FlagUsagesWrapped(helpWidth))
+}

@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"ripstop/crypto"
+)
+
+const secretText = `
+` + "`secret new`" + ` makes a network and prints its token: whoever has it may join. Nothing is sent and
+nothing else is kept, so the output has to reach every host by a safe way. --cipher none makes a
+network whose frames are neither encrypted nor protected, for underlays that are private already;
+that cannot be changed later.
+
+` + "`secret show`" + ` prints the token this host uses. Of a passphrase there is nothing to show.
+
+Examples:
+  ripstop secret new > secret
+  ripstop secret new --admin-file network.admin > secret
+                                         keep the key with which hosts can be shut out
+  ripstop secret show | ssh vm2 'cat > secret && ripstop up --secret-file secret vm1'`
+
+// networkFile is where the state directory holds the secret.
+const networkFile = "network"
+
+// secretAnswer is what --json prints.
+type secretAnswer struct {
+	versioned
+	Token   string `json:"token"`
+	Network string `json:"network"`
+	Cipher  string `json:"cipher"`
+}
+
+func secretCommand() command {
+	return command{
+		name: "secret", args: "new|show [flags]", short: "make or show a network's secret", text: secretText,
+		setup: func(flags *pflag.FlagSet) action {
+			var cipher, adminFile, state string
+			flags.StringVar(&cipher, "cipher", "auto", "`auto|none`, for new")
+			flags.StringVar(&adminFile, "admin-file", "", "`FILE` for the network's private admin key, for new")
+			flags.StringVar(&state, "state", DefaultState, "`DIR` of the daemon, for show")
+			return func(_ context.Context, in *invocation, args []string) error {
+				if len(args) == 0 {
+					return misuse("new or show is missing")
+				}
+				if err := noArguments(args[1:]); err != nil {
+					return err
+				}
+				policy, err := crypto.ParseCipherPolicy(cipher)
+				if err != nil {
+					return oneOf("--cipher", cipher, "auto", "none")
+				}
+				switch args[0] {
+				case "new":
+					return secretNew(in, policy, adminFile)
+				case "show":
+					return secretShow(in, state)
+				}
+				return misuse("unexpected argument %q: it is new or show", args[0])
+			}
+		},
+	}
+}
+
+func secretNew(in *invocation, policy crypto.CipherPolicy, adminFile string) error {
+	network, admin, err := crypto.NewNetwork(rand.Reader, policy)
+	if err != nil {
+		return err
+	}
+	if adminFile != "" {
+		if err := writeNew(adminFile, admin); err != nil {
+			return fmt.Errorf("admin key: %w", err)
+		}
+	}
+	return printSecret(in, network)
+}
+
+// writeNew writes the admin key into a file that must not be there yet.
+func writeNew(path string, admin *crypto.Admin) error {
+	b, err := admin.MarshalText()
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func secretShow(in *invocation, state string) error {
+	// Read beside a running daemon, so without the store's lock. The file is
+	// replaced whole, so it is never seen half-written.
+	path := filepath.Join(state, networkFile)
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no secret in %s: start the host once by `ripstop up`, or say by --state where its state is", state)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s may be read by its owner only: run it as root", path)
+	case err != nil:
+		return err
+	}
+	network, err := crypto.ParseNetwork(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if network.Passphrase() {
+		return errors.New("this host uses a passphrase, which is not kept: give the other hosts the passphrase itself")
+	}
+	return printSecret(in, network)
+}
+
+func printSecret(in *invocation, network *crypto.Network) error {
+	token, err := network.Token()
+	if err != nil {
+		return err
+	}
+	if in.json {
+		return printJSON(in.Out, secretAnswer{head(), token, network.ID().String(), network.Policy().String()})
+	}
+	_, err = fmt.Fprintln(in.Out, token)
+	return err
+}

@@ -1,0 +1,232 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"ripstop/mesh"
+	"ripstop/transport"
+)
+
+const upText = `
+Runs this host's part of the network in the foreground: makes the bridge, listens for peers,
+dials the given ones, and tells everybody what is attached here. Ends at Ctrl-C, SIGTERM or
+` + "`ripstop stop`" + `; what is attached stays on the bridge, and the next ` + "`up`" + ` takes it over.
+
+A PEER is a name or an address, with a port where it is not 6783: vm1, 192.0.2.7:7000,
+[2001:db8::1]:6783. One that is not there yet is tried for ever; this host's own address in the
+list does no harm. The peers given replace those of the last time; without any, those are used.
+
+The secret is RIPSTOP_SECRET (a token rs1-… of ` + "`ripstop secret new`" + `, or a passphrase of 12
+characters and more), else --secret-file, else the one kept from the last time. A host without
+secret and without peers makes a new network.
+
+Examples:
+  ripstop up                             a new network on the first host
+  ripstop up --secret-file secret vm1 vm2 vm3
+  RIPSTOP_SECRET='correct horse battery staple' ripstop up vm1 vm2 vm3
+  ripstop up --mode routed --address 10.32.7.1/12 vm1
+                                         a host without containers, without a bridge`
+
+func upCommand() command {
+	return command{
+		name: "up", args: "[flags] [PEER...]", short: "run this host's part of the network", text: upText,
+		setup: func(flags *pflag.FlagSet) action {
+			var cfg mesh.Config
+			var bind []netip.Addr
+			var advertise []advertised
+			var addresses []netip.Prefix
+			var level, format string
+			flags.StringVar(&cfg.StateDir, "state", DefaultState, "`DIR` of keys, peers and attachments")
+			flags.StringVar(&cfg.Socket, "socket", DefaultSocket, "`PATH` on which to answer the other commands")
+			flags.StringVar(&cfg.SocketGroup, "socket-group", "", "`GROUP` that may use the socket")
+			flags.StringVar(&cfg.SecretFile, "secret-file", "", "`FILE` with a token, a network file or a passphrase")
+			flags.StringVar(&cfg.NetworkName, "network", "default", "`NAME` that tells networks of one passphrase apart")
+			flags.Uint16Var(&cfg.Port, "port", 6783, "`PORT` to listen on, TCP and UDP")
+			flags.Var(list[netip.Addr]{&bind, netip.ParseAddr, "ADDR"}, "bind", "listen on this address only (repeatable)")
+			flags.Var(list[advertised]{&advertise, parseAdvertised, "ADDR[:PORT]"}, "advertise", "tell peers this address too (repeatable)")
+			flags.StringVar(&cfg.PeersFile, "peers-file", "", "`FILE` of further peers, one a line, read again at SIGHUP")
+			flags.BoolVar(&cfg.NoDiscovery, "no-discovery", false, "link with the given peers only")
+			flags.StringVar(&cfg.Nickname, "nickname", "", "`NAME` shown to people (default the host's name)")
+			flags.StringVar(&cfg.Bridge, "bridge", "ripstop", "`NAME` of the bridge to make or to use")
+			flags.StringVar(&cfg.Device, "device", "ripstop0", "`NAME` of the TAP or TUN device")
+			flags.StringVar(&cfg.Mode, "mode", "bridge", "`bridge|routed`: with a bridge for containers, or the host's own addresses only")
+			flags.Var(list[netip.Prefix]{&addresses, netip.ParsePrefix, "CIDR"}, "address", "the host's own address in routed mode (repeatable)")
+			flags.IntVar(&cfg.MTU, "mtu", 0, "`BYTES` of a container's largest packet (default 1340)")
+			flags.BoolVar(&cfg.StrictPorts, "strict-ports", false, "refuse what comes from bridge ports that ripstop did not attach")
+			flags.StringVar(&level, "log-level", "info", "`debug|info|warn|error`")
+			flags.StringVar(&format, "log-format", "text", "`text|json`")
+			return func(ctx context.Context, in *invocation, args []string) error {
+				cfg.Peers, cfg.Bind, cfg.Address = args, bind, addresses
+				for _, a := range advertise {
+					cfg.Advertise = append(cfg.Advertise, netip.AddrPort(a))
+				}
+				if err := checkUp(flags, cfg, format); err != nil {
+					return err
+				}
+				log, err := newLog(in.Err, level, format)
+				if err != nil {
+					return err
+				}
+				cfg.Log, cfg.Software = log, software()
+				cfg.Secret, _ = in.LookupEnv("RIPSTOP_SECRET")
+				return up(ctx, in, cfg)
+			}
+		},
+	}
+}
+
+// checkUp refuses what can be seen to be wrong without looking at the host.
+func checkUp(flags *pflag.FlagSet, cfg mesh.Config, format string) error {
+	if err := checkPeers(cfg.Peers); err != nil {
+		return err
+	}
+	if err := oneOf("--mode", cfg.Mode, "bridge", "routed"); err != nil {
+		return err
+	}
+	if err := oneOf("--log-format", format, "text", "json"); err != nil {
+		return err
+	}
+	for _, name := range []string{"bridge", "device"} {
+		if err := checkInterface(name, flags.Lookup(name).Value.String()); err != nil {
+			return err
+		}
+	}
+	switch {
+	case flags.Changed("mtu") && (cfg.MTU < minMTU || cfg.MTU > maxMTU):
+		return misuse("--mtu %d: it is from %d to %d", cfg.MTU, minMTU, maxMTU)
+	case cfg.Mode == "routed" && len(cfg.Address) == 0:
+		return misuse("--mode routed needs the host's own overlay address, such as --address 10.32.7.1/12")
+	case cfg.Mode == "bridge" && len(cfg.Address) > 0:
+		return misuse("--address is for --mode routed; with a bridge, `ripstop expose --address` gives the host an address")
+	case cfg.Bridge == cfg.Device && cfg.Mode == "bridge":
+		return misuse("--bridge and --device are both %s: they are two interfaces", cfg.Bridge)
+	}
+	return nil
+}
+
+// What a container's MTU may be: RFC 791's least, and the most a TAP takes.
+const (
+	minMTU = 576
+	maxMTU = 65521
+)
+
+// checkInterface refuses what cannot be an interface's name (dev_valid_name in net/core/dev.c).
+func checkInterface(flag, name string) error {
+	if name == "" || len(name) > 15 || name == "." || name == ".." || strings.ContainsAny(name, "/:% \t\n\v\f\r") {
+		return misuse("--%s %q: an interface's name has 1 to 15 characters, no space, slash, colon or percent sign", flag, name)
+	}
+	return nil
+}
+
+// checkPeers refuses what cannot be dialled.
+func checkPeers(peers []string) error {
+	for _, p := range peers {
+		if _, err := transport.ParseTarget(p); err != nil {
+			return misuse("peer %q: %s", p, reason(err))
+		}
+	}
+	return nil
+}
+
+// reason is an error's innermost text, without the names of packages around it.
+func reason(err error) string {
+	for {
+		inner, ok := err.(interface{ Unwrap() error })
+		if !ok || inner.Unwrap() == nil {
+			return err.Error()
+		}
+		err = inner.Unwrap()
+	}
+}
+
+// advertised is an underlay address with or without a port.
+type advertised netip.AddrPort
+
+// String is the form that parseAdvertised reads.
+func (a advertised) String() string {
+	p := netip.AddrPort(a)
+	if p.Port() == 0 {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+func parseAdvertised(s string) (advertised, error) {
+	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
+		return advertised(netip.AddrPortFrom(addr.Unmap(), 0)), nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err == nil {
+		addr, addrErr := netip.ParseAddr(host)
+		n, portErr := strconv.ParseUint(port, 10, 16)
+		if addrErr == nil && portErr == nil && n > 0 {
+			return advertised(netip.AddrPortFrom(addr.Unmap(), uint16(n))), nil
+		}
+	}
+	return advertised{}, fmt.Errorf("%q is no IP address, with or without a port", s)
+}
+
+// newLog makes the daemon's log.
+func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil || strings.ContainsAny(level, "+-") {
+		return nil, oneOf("--log-level", level, "debug", "info", "warn", "error")
+	}
+	options := &slog.HandlerOptions{Level: l}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, options)), nil
+}
+
+// up runs the node, says when it is ready, and passes SIGHUP on.
+func up(ctx context.Context, in *invocation, cfg mesh.Config) error {
+	ctx, stop := context.WithCancel(ctx)
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, unix.SIGHUP)
+	reload := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-hangups:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case reload <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	defer wg.Wait()
+	defer stop()
+	defer signal.Stop(hangups)
+	cfg.Reload = reload
+	cfg.Ready = func(r mesh.ReadyInfo) {
+		fmt.Fprintf(in.Err, "ready name=%s nickname=%s socket=%s\n", r.Name, quote(r.Nickname), quote(r.Socket))
+	}
+	return mesh.Run(ctx, cfg)
+}
+
+// quote puts quotes around a word with anything in it that could end it.
+func quote(s string) string {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == '"' || r == '=' || !strconv.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
+}
