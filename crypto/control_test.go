@@ -336,6 +336,13 @@ func TestControlRefusesConfig(t *testing.T) {
 			t.Errorf("%s: %v, %d bytes sent", what, err, s.out.Len())
 		}
 	}
+	_, responder := controlConfigs(t, a.Network)
+	responder.Random = bytes.NewReader(nil)
+	fromA, _ := recorded(t, a.Network)
+	s := newStream(fromA)
+	if _, err := ControlHandshake(s, responder); err == nil || s.out.Len() != 0 {
+		t.Errorf("a responder without randomness: %v, %d bytes sent", err, s.out.Len())
+	}
 	long, b := controlConfigs(t, testNetwork(t, 1, CipherAuto))
 	long.Hello, b.Hello = bytes.Repeat([]byte("a"), MaxHello), nil
 	ea, eb, _, _ := shake(t, long, b)
@@ -619,4 +626,40 @@ func FuzzControlAnswer(f *testing.F) {
 			t.Fatalf("%x: %v", in, e.err)
 		}
 	})
+}
+
+// A member that names an Ed25519 key which is not its own, in either role.
+func TestControlForeignSignKey(t *testing.T) {
+	network := testNetwork(t, 1, CipherAuto)
+	victim := testIdentity(t, 12)
+	for _, initiator := range []bool{true, false} {
+		a, b := controlConfigs(t, network)
+		thief, honest := &a, 1
+		if !initiator {
+			thief, honest = &b, 0
+		}
+		thief.Identity.public.Sign = victim.public.Sign
+		ea, eb, _, _ := shake(t, a, b)
+		e := []controlEnd{ea, eb}[honest]
+		if !errors.Is(e.err, ErrHandshake) || e.result != nil {
+			t.Errorf("initiator %v with a foreign key: %v, %v", initiator, e.result, e.err)
+		}
+	}
+	// A signature of the other role, and a hello too short to hold one.
+	for _, text := range [][]byte{make([]byte, helloPrefixLen-1), append(bytes.Clone(victim.public.Sign[:]), make([]byte, 64)...)} {
+		_, b := controlConfigs(t, network)
+		h := &controlHandshake{ControlConfig: b}
+		var seal *RecordSealer
+		seal, h.result.Receive = recordPair()
+		if len(text) == helloPrefixLen {
+			sig := victim.Sign(labelSignResponder, h.result.Hash[:])
+			copy(text[32:], sig[:])
+		}
+		record, err := seal.append(nil, text, purposeHello, 0, helloRecordMax)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.rw = newStream(record)
+		wantError(t, "hello", h.readHello(), ErrHandshake)
+	}
 }

@@ -191,7 +191,7 @@ func (i *SessionInitiator) Finish(message2 []byte) (*Session, error) {
 		return nil, err
 	}
 	s.Local, s.Remote = i.cfg.Index, remote
-	i.done = true
+	i.done, i.ephemeral = true, nil // forward secrecy: nothing of the handshake stays
 	return s, nil
 }
 

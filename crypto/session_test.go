@@ -525,3 +525,60 @@ func FuzzSessionAnswer(f *testing.F) {
 		}
 	})
 }
+
+// A responder that knows the secret cannot talk the initiator into another
+// cipher than the rule gives, nor into clear data.
+func TestSessionDowngrade(t *testing.T) {
+	h := testHosts(t, CipherAuto)
+	i, message1 := h.initiate(t)
+	both, chacha, clear := h.ciphers, CipherSet(CipherChaCha20Poly1305), CipherSet(CipherClear)
+	for what, c := range map[string]struct {
+		offered Ciphers
+		chosen  Cipher
+		index   byte
+		want    error
+	}{
+		"weaker cipher":     {both, CipherChaCha20Poly1305, 1, ErrHandshake},
+		"not offered":       {chacha, CipherAES256GCM, 1, ErrHandshake},
+		"clear":             {both, CipherClear, 1, ErrHandshake},
+		"clear, offered":    {both | clear, CipherClear, 1, ErrCiphers},
+		"unknown":           {both, 9, 1, ErrHandshake},
+		"nothing in common": {0, CipherAES256GCM, 1, ErrCiphers},
+		"index 0":           {both, CipherAES256GCM, 0, ErrHandshake},
+	} {
+		hs, err := sessionNoise(h.b, h.network, SessionHeader{Number: 1}.put()).start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, _, err := hs.ReadMessage(nil, message1[sessionHeaderLen:]); err != nil {
+			t.Fatal(err)
+		}
+		payload := make([]byte, sessionPayload2Len)
+		payload[0], payload[1], payload[7] = byte(c.offered), byte(c.chosen), c.index
+		header := SessionHeader{2, h.cfg.Index}.put()
+		message2, _, _, err := hs.WriteMessage(header[:], payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := i.Finish(message2)
+		if s != nil {
+			t.Errorf("%s: a session", what)
+		}
+		wantError(t, what, err, c.want)
+	}
+	_, message2 := h.accept(t, message1, nil)
+	if _, err := i.Finish(message2); err != nil {
+		t.Fatal(err)
+	}
+	// Message 1 without a receive index.
+	cfg := h.cfg
+	cfg.Index, cfg.Random = 0, nil
+	e, _ := newEphemeral(nil)
+	bad := &SessionInitiator{cfg: cfg, ephemeral: e}
+	message1, err := bad.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = ReadSessionRequest(h.b, h.network, message1)
+	wantError(t, "request without an index", err, ErrHandshake)
+}
