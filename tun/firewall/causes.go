@@ -70,10 +70,26 @@ func (d Drops) Map() map[string]uint64 {
 	return m
 }
 
-// Counters returns the dropped frames of each port that had any, and of all ports
-// since the table was made. A port's own count ends with DeletePort; the total
-// does not.
-func (t *Table) Counters() (ports map[string]Drops, total Drops, err error) {
+// Counters returns the dropped frames of all ports by the causes' names, and those
+// of the underlay guard, since the rules were made.
+func (t *Table) Counters() (map[string]uint64, error) {
+	_, total, err := t.PortCounters()
+	if err != nil {
+		return nil, err
+	}
+	guarded, err := t.Guarded()
+	if err != nil {
+		return nil, err
+	}
+	all := total.Map()
+	all[counterGuard] = guarded
+	return all, nil
+}
+
+// PortCounters returns the dropped frames of each port that had any, and of all
+// ports since the rules were made. A port's own count ends with DeletePort; the
+// total does not.
+func (t *Table) PortCounters() (ports map[string]Drops, total Drops, err error) {
 	c, err := dial()
 	if err != nil {
 		return nil, total, fmt.Errorf("firewall: %s: read counters: %w", t.bridge, err)

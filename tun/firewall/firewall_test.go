@@ -128,7 +128,7 @@ func variants(frame []byte) map[string][]byte {
 
 func counters(t testing.TB, l *lab, table *Table) (ports map[string]Drops, total Drops) {
 	t.Helper()
-	l.in(l.host, func() (err error) { ports, total, err = table.Counters(); return err })
+	l.in(l.host, func() (err error) { ports, total, err = table.PortCounters(); return err })
 	return ports, total
 }
 

@@ -144,7 +144,7 @@ func (l *lab) container(n byte) *container {
 		if err != nil {
 			return err
 		}
-		if err := unix.SetsockoptInt(c.sock, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
+		if err := unix.SetsockoptInt(c.sock, unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<20); err != nil {
 			return err
 		}
 		if err := unix.SetsockoptTimeval(c.sock, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}); err != nil {
