@@ -36,7 +36,7 @@ type Routed struct {
 	spill  [][]byte // buffers for more packets of one super-frame than the batch has room for
 	over   []Frame  // packets that went there, not yet handed out
 
-	writers   sync.Pool // of *[1][]byte
+	writers   free[[1][]byte]
 	malformed [stationDrops]atomic.Uint64
 }
 
@@ -115,7 +115,7 @@ func newRouted(file *os.File, name string, cfg RoutedConfig) (*Routed, error) {
 	r.packet = make([][]byte, native.BatchSize())
 	r.sizes = make([]int, native.BatchSize())
 	r.spill = make([][]byte, native.BatchSize())
-	r.writers.New = func() any { return new([1][]byte) }
+	r.writers.make = func() *[1][]byte { return new([1][]byte) }
 	r.queue[0] = r
 	r.station.announce()
 	return r, nil
@@ -335,8 +335,8 @@ func (r *Routed) WriteBatch(frames []Frame) (int, error) {
 	if r.closed.Load() {
 		return 0, fmt.Errorf("tun: write %s: %w", r.name, os.ErrClosed)
 	}
-	one := r.writers.Get().(*[1][]byte)
-	defer r.writers.Put(one)
+	one := r.writers.get()
+	defer r.writers.put(one)
 	var first error
 	written := 0
 	for i := range frames {

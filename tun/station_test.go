@@ -10,6 +10,13 @@ import (
 )
 
 var (
+	hereIP  = netip.MustParseAddr("10.32.0.1")
+	thereIP = netip.MustParseAddr("10.32.0.2")
+	hereMAC = [6]byte{0x0a, 0, 0, 0, 0, 1}
+	farMAC  = [6]byte{0x0a, 0, 0, 0, 0, 2}
+)
+
+var (
 	start = time.Unix(1000, 0)
 	ip6   = netip.MustParseAddr("fd00::1")
 	far6  = netip.MustParseAddr("fd00::2")
@@ -419,4 +426,21 @@ func FuzzStation(f *testing.F) {
 			}
 		}
 	})
+}
+
+// routerAdvertisement offers a default route for an hour.
+func routerAdvertisement() []byte {
+	f := make([]byte, etherHeader+ipv6Header+16)
+	putEthernet(f, groupMAC(allNodes), farMAC, etherIPv6)
+	p := f[etherHeader:]
+	p[0] = 6 << 4
+	p[5], p[ipv6NextHeader], p[ipv6HopLimit] = 16, protocolICMPv6, 255
+	copy(p[8:], []byte{0xfe, 0x80, 15: 1})
+	all := allNodes.As16()
+	copy(p[24:], all[:])
+	b := p[ipv6Header:]
+	b[0], b[4] = 134, 64
+	binary.BigEndian.PutUint16(b[6:], 3600)
+	binary.BigEndian.PutUint16(b[2:], checksumICMPv6(p))
+	return f
 }

@@ -160,7 +160,7 @@ type tapQueue struct {
 	raw     syscall.RawConn
 	header  int // bytes of the virtio header
 	unknown atomic.Uint64
-	writers sync.Pool // of *tapWriter: two may write at once
+	writers free[tapWriter]
 
 	readMu sync.Mutex // guards the fields below for the length of one ReadBatch
 	read   func(fd uintptr) bool
@@ -178,7 +178,7 @@ func newTAPQueue(t *TAP, file *os.File) (*tapQueue, error) {
 	q := &tapQueue{tap: t, file: file, raw: raw}
 	q.read = q.drain
 	q.probe = func(fd uintptr) { q.drain(fd) }
-	q.writers.New = func() any {
+	q.writers.make = func() *tapWriter {
 		w := &tapWriter{queue: q}
 		w.run = w.write
 		return w
@@ -252,7 +252,7 @@ func (q *tapQueue) drain(fd uintptr) bool {
 
 // WriteBatch implements Queue.
 func (q *tapQueue) WriteBatch(frames []Frame) (int, error) {
-	w := q.writers.Get().(*tapWriter)
+	w := q.writers.get()
 	w.frames, w.n, w.err = frames, 0, nil
 	err := q.raw.Control(w.run)
 	n := w.n
@@ -260,7 +260,7 @@ func (q *tapQueue) WriteBatch(frames []Frame) (int, error) {
 		err = w.err
 	}
 	w.frames, w.err = nil, nil
-	q.writers.Put(w)
+	q.writers.put(w)
 	if err == nil {
 		return n, nil
 	}

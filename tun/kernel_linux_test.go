@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -195,10 +194,3 @@ func eventually(t *testing.T, what string, condition func() bool) {
 		}
 	}
 }
-
-var (
-	hereIP  = netip.MustParseAddr("10.32.0.1")
-	thereIP = netip.MustParseAddr("10.32.0.2")
-	hereMAC = [6]byte{0x0a, 0, 0, 0, 0, 1}
-	farMAC  = [6]byte{0x0a, 0, 0, 0, 0, 2}
-)

@@ -459,20 +459,3 @@ func TestSilence(t *testing.T) {
 		}
 	}
 }
-
-// routerAdvertisement offers a default route for an hour.
-func routerAdvertisement() []byte {
-	f := make([]byte, etherHeader+ipv6Header+16)
-	putEthernet(f, groupMAC(allNodes), farMAC, etherIPv6)
-	p := f[etherHeader:]
-	p[0] = 6 << 4
-	p[5], p[ipv6NextHeader], p[ipv6HopLimit] = 16, protocolICMPv6, 255
-	copy(p[8:], []byte{0xfe, 0x80, 15: 1})
-	all := allNodes.As16()
-	copy(p[24:], all[:])
-	b := p[ipv6Header:]
-	b[0], b[4] = 134, 64
-	binary.BigEndian.PutUint16(b[6:], 3600)
-	binary.BigEndian.PutUint16(b[2:], checksumICMPv6(p))
-	return f
-}
