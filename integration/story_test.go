@@ -74,6 +74,9 @@ func tell(t *testing.T, cfg lab.Config) *story {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, h := range l.Hosts() {
+				if r, err := h.Ripstop(context.Background(), "status", "--json"); err == nil {
+					t.Logf("status of %s: %s", h.Name(), r.Out)
+				}
 				if log, err := os.ReadFile(h.LogFile()); err == nil {
 					t.Logf("log of %s:\n%s", h.Name(), log)
 				}
@@ -236,6 +239,13 @@ func (s *story) ping(from string, to netip.Addr, cfg lab.PingConfig) []lab.PingR
 		s.Fatalf("%s pings %s: %v", from, to, err)
 	}
 	return replies
+}
+
+// short is a context for what must fail soon.
+func (s *story) short() context.Context {
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
+	s.Cleanup(cancel)
+	return ctx
 }
 
 // resources are what a scenario must give back.

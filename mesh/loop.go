@@ -132,7 +132,24 @@ func (n *node) turnPeer(p *peer, now time.Time) {
 	if best, _ := p.paths.Best(); best != before {
 		n.dirty = true
 	}
+	if n.network.Policy() == crypto.CipherNone {
+		n.verify(p)
+	}
 	n.noteLink(p, now)
+}
+
+// verify notes at which addresses p answers probes.
+func (n *node) verify(p *peer) {
+	var verified []netip.AddrPort
+	for _, path := range p.paths.Status() {
+		if path.Up && path.Kind == transport.PathDirect {
+			verified = append(verified, path.Remote)
+		}
+	}
+	if !slices.Equal(verified, p.verified) {
+		p.verified = verified
+		n.dirty = true
+	}
 }
 
 // carrier is p's connection as the plane wants it: nil when there is none.

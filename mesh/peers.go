@@ -31,7 +31,8 @@ type peer struct {
 	connLost time.Time // when the last connection ended; zero while there is one, or never was
 	since    time.Time // when the link came up, zero when it is down
 	paths    *transport.Paths
-	gossip   []byte // a message that conn has not taken yet
+	verified []netip.AddrPort // where p answers probes; kept in a network without a cipher only
+	gossip   []byte           // a message that conn has not taken yet
 
 	lastSent, lastHeard int64     // plane clock, as last seen
 	lastWord            time.Time // when we last made ourselves heard under an unconfirmed session

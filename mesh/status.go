@@ -82,8 +82,8 @@ func (n *node) counters() map[string]uint64 {
 		all["bytes_in"] += p.BytesIn.Load()
 	}
 	if n.firewall != nil {
-		if _, drops, err := n.firewall.Counters(); err == nil {
-			for cause, count := range drops.Map() {
+		if drops, err := n.firewall.Counters(); err == nil {
+			for cause, count := range drops {
 				all["port_rule_"+cause] += count
 			}
 		}

@@ -81,6 +81,7 @@ func (n *node) rebuild(now time.Time) {
 		if o.Path.Kind == transport.PathTCP {
 			o.Carrier = p.carrier()
 		}
+		o.Verified = p.verified
 		snapshot.Outlets[p.ID] = o
 	}
 	n.plane.SetSnapshot(snapshot)

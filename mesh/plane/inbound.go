@@ -3,6 +3,7 @@ package plane
 import (
 	"errors"
 	"net/netip"
+	"slices"
 
 	"ripstop/crypto"
 	"ripstop/route"
@@ -142,14 +143,15 @@ func (in *inbound) sealed(b []byte, from arrival) {
 	in.records(r, body)
 }
 
-// verified reports whether a clear datagram came the way its session's came last:
-// from the path in use, or behind a relay header that a neighbour's key vouched for.
+// verified reports whether a clear datagram came from where its peer was proven to
+// be: from an address that answers probes, over the peer's own TCP connection, or
+// behind a relay header that a neighbour's key vouched for.
 func (in *inbound) verified(r *Receiver, from arrival) bool {
-	if from.relayed {
+	if from.relayed || from.carrier == r.Peer {
 		return true
 	}
 	to := in.snapshot.outlet(r.Peer.ID)
-	return to != nil && to.Path == from.path() && (from.carrier == nil || from.carrier == r.Peer)
+	return to != nil && from.carrier == nil && slices.Contains(to.Verified, from.remote)
 }
 
 // open opens b in place and counts what does not open.

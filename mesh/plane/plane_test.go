@@ -160,6 +160,7 @@ func (h *host) learn(o *host, s *crypto.Session, direct bool) {
 	h.outlets[p.ID] = &Outlet{Peer: p, Session: s}
 	if direct {
 		h.outlets[p.ID].Path = transport.DirectPath(o.addr)
+		h.outlets[p.ID].Verified = []netip.AddrPort{o.addr}
 	}
 	h.sessions[s.Local] = &Receiver{Session: s, Peer: p}
 }

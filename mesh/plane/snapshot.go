@@ -1,6 +1,7 @@
 package plane
 
 import (
+	"net/netip"
 	"sync/atomic"
 
 	"ripstop/crypto"
@@ -31,6 +32,9 @@ type Outlet struct {
 	Session *crypto.Session // nil: no session yet
 	Path    transport.Path  // zero: no direct path
 	Carrier Carrier         // the TCP connection, when Path is the one over TCP
+	// Verified are the addresses at which the peer has answered a probe of late: in
+	// a network without a cipher frames are taken from nowhere else.
+	Verified []netip.AddrPort
 }
 
 // Carrier is a control connection as far as it carries datagrams.
