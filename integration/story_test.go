@@ -49,6 +49,7 @@ type story struct {
 	*lab.Lab
 	ctx   context.Context
 	token string
+	macs  map[string][6]byte // of endpoints, by name
 }
 
 // tell lays out a lab for a scenario, and takes it away afterwards: whatever is
