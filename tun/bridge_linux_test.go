@@ -279,6 +279,40 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestWatchRename: under another name it is not ours any more, and its end is no
+// second piece of news.
+func TestWatchRename(t *testing.T) {
+	inNamespace(t)
+	mustTAP(t, Config{Name: "rs0", Queues: 1})
+	w, err := Watch("rs0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, ended := make(chan LinkEvent, 100), make(chan error, 1)
+	go func() { ended <- w.Run(context.Background(), func(e LinkEvent) { events <- e }) }()
+	command(t, "ip", "link", "set", "rs0", "down")
+	command(t, "ip", "link", "set", "rs0", "name", "rs1")
+	command(t, "ip", "link", "delete", "rs1")
+	command(t, "ip", "link", "add", "last", "type", "bridge")
+	for _, want := range []LinkEvent{{"rs0", LinkDown, 0, MaxMTU}, {Name: "rs0", State: LinkGone}} {
+		select {
+		case got := <-events:
+			if got != want {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%+v did not come", want)
+		}
+	}
+	w.Close()
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if len(events) != 0 {
+		t.Errorf("also told: %+v", <-events)
+	}
+}
+
 // TestLargeFrames: frames of more than 1500 bytes pass from a port to the TAP and
 // back, and a TAP with a small MTU loses them without a word, which is why it
 // never has one.

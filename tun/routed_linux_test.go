@@ -252,6 +252,24 @@ func TestRoutedAsks(t *testing.T) {
 	if m := next(); m.target != hereIP || m.sender != hereIP {
 		t.Errorf("first of all the announcement: %+v", m)
 	}
+	// A reader with nothing due is woken by what the station answers.
+	asked := make(chan arpMessage)
+	go func() { asked <- next() }()
+	<-time.After(20 * time.Millisecond) // else it may find the answer before it waits, and nothing is shown
+	asker := netip.MustParseAddr("10.32.0.3")
+	request := arpMessage{op: arpRequest, senderMAC: farMAC, sender: asker, target: hereIP}.frame(broadcast)
+	in := Frame{Buf: append(make([]byte, Headroom), request...), Off: Headroom, Len: len(request)}
+	if n, err := device.Queues()[0].WriteBatch([]Frame{in}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	select {
+	case m := <-asked:
+		if m.op != arpReply || m.target != asker || m.targetMAC != farMAC {
+			t.Errorf("%+v", m)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the reader was not woken")
+	}
 	w := newWire(t, "rs0")
 	if err := w.send(packetTo(thereIP, "to nobody")); err != nil {
 		t.Fatal(err)
@@ -265,21 +283,52 @@ func TestRoutedAsks(t *testing.T) {
 	if took := time.Since(begin); took < 1900*time.Millisecond || took > 4*time.Second {
 		t.Errorf("three questions took %v", took)
 	}
-	// An answer from outside wakes the reader as well.
-	asked := make(chan arpMessage)
-	go func() { asked <- next() }()
-	request := arpMessage{op: arpRequest, senderMAC: farMAC, sender: thereIP, target: hereIP}.frame(broadcast)
-	in := Frame{Buf: append(make([]byte, Headroom), request...), Off: Headroom, Len: len(request)}
-	if n, err := device.Queues()[0].WriteBatch([]Frame{in}); n != 1 || err != nil {
-		t.Fatal(n, err)
+}
+
+// TestRoutedSpill: a super-frame of more packets than the batch has room for comes
+// out whole and in order over several reads.
+func TestRoutedSpill(t *testing.T) {
+	inNamespace(t)
+	device, err := OpenTUN(RoutedConfig{Name: "rs0", MAC: hereMAC, Addresses: []netip.Prefix{netip.PrefixFrom(hereIP, 12)},
+		Resolve: func(netip.Addr) ([6]byte, bool) { return farMAC, true }})
+	if err != nil {
+		t.Fatal(err)
 	}
-	select {
-	case m := <-asked:
-		if m.op != arpReply || m.target != thereIP || m.targetMAC != farMAC {
-			t.Errorf("%+v", m)
+	defer device.Close()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 100); err != nil {
+		t.Skipf("this kernel has no UDP_SEGMENT: %v", err)
+	}
+	payload := make([]byte, 2000)
+	for i := range payload {
+		payload[i] = byte(i / 100)
+	}
+	if err := unix.Sendto(fd, payload, 0, &unix.SockaddrInet4{Port: 9, Addr: thereIP.As4()}); err != nil {
+		t.Fatal(err)
+	}
+	frames := make([]Frame, 3)
+	for i := range frames {
+		frames[i].Buf = make([]byte, BufferSize)
+	}
+	for got := 0; got < 20; {
+		n, err := device.Queues()[0].ReadBatch(frames)
+		if err != nil {
+			t.Fatal(err)
 		}
-	case <-time.After(5 * time.Second):
-		t.Fatal("the reader was not woken")
+		for i := range frames[:n] {
+			b := frames[i].Bytes()
+			if b[12] != 0x08 || b[13] != 0 {
+				continue // the announcement
+			}
+			if len(b) != etherHeader+28+100 || b[len(b)-1] != byte(got) || [6]byte(b) != farMAC {
+				t.Fatalf("packet %d: %x", got, b)
+			}
+			got++
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -172,10 +173,11 @@ func dropNetAdmin(t *testing.T) {
 }
 
 // TestDeleted: a reader that waits and a writer learn that the device is gone, and
-// that it is down.
+// a writer that it is down.
 func TestDeleted(t *testing.T) {
 	inNamespace(t)
-	tap := mustTAP(t, Config{Name: "rs0", Queues: 2})
+	tap := mustTAP(t, Config{Name: "rs0", Queues: 1})
+	w := newWire(t, "rs0")
 	frame := func() []Frame {
 		return []Frame{{Buf: make([]byte, 200), Off: 128, Len: 60}}
 	}
@@ -183,27 +185,41 @@ func TestDeleted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	reading, ended := make(chan int, 10), make(chan error, 1)
+	go func() {
+		frames := []Frame{{Buf: make([]byte, BufferSize)}}
+		for {
+			n, err := tap.queues[0].ReadBatch(frames)
+			if err != nil {
+				ended <- err
+				return
+			}
+			reading <- n
+		}
+	}()
+	if err := w.send(experimental(broadcast, hereMAC, 60)); err != nil {
+		t.Fatal(err)
+	}
+	<-reading // and then it waits, long before the kernel has taken the device apart
 	if err := netlink.LinkSetDown(link); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := tap.queues[0].WriteBatch(frame()); n != 0 || !errors.Is(err, ErrDown) {
 		t.Errorf("write on a device that is down: %d, %v", n, err)
 	}
-	errs := make(chan error, 2)
-	for _, q := range tap.Queues() {
-		go func() {
-			frames := []Frame{{Buf: make([]byte, BufferSize)}}
-			_, err := q.ReadBatch(frames)
-			errs <- err
-		}()
-	}
 	if err := netlink.LinkDel(link); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		if err := <-errs; !errors.Is(err, ErrDeleted) {
-			t.Errorf("read: %v", err)
+	select {
+	case err := <-ended:
+		if !errors.Is(err, ErrDeleted) {
+			t.Errorf("a read that waited: %v", err)
 		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the reader still waits")
+	}
+	if n, err := tap.queues[0].ReadBatch([]Frame{{Buf: make([]byte, BufferSize)}}); n != 0 || !errors.Is(err, ErrDeleted) {
+		t.Errorf("read: %d, %v", n, err)
 	}
 	if n, err := tap.queues[0].WriteBatch(frame()); n != 0 || !errors.Is(err, ErrDeleted) {
 		t.Errorf("write: %d, %v", n, err)
