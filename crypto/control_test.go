@@ -85,16 +85,23 @@ func recorded(t testing.TB, network *Network) (fromA, fromB []byte) {
 	return fromA, fromB
 }
 
-// rerun runs one side against given bytes.
-func rerun(t testing.TB, network *Network, initiator bool, in []byte) (controlEnd, *stream) {
-	t.Helper()
-	a, b := controlConfigs(t, network)
-	if !initiator {
-		a = b
+// rerunner is the two sides of a recorded handshake, to be run again.
+type rerunner struct{ initiator, responder ControlConfig }
+
+func newRerunner(t testing.TB, network *Network) (r rerunner) {
+	r.initiator, r.responder = controlConfigs(t, network)
+	return r
+}
+
+// run runs one side against given bytes.
+func (r rerunner) run(initiator bool, in []byte) (e controlEnd, s *stream) {
+	cfg, s := r.responder, newStream(in)
+	cfg.Random = seeded(31)
+	if initiator {
+		cfg = r.initiator
+		cfg.Random = seeded(30)
 	}
-	s := newStream(in)
-	var e controlEnd
-	e.result, e.err = ControlHandshake(s, a)
+	e.result, e.err = ControlHandshake(s, cfg)
 	return e, s
 }
 
@@ -206,29 +213,30 @@ func TestControlResponderWithoutPSK(t *testing.T) {
 func TestControlFlippedBits(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
 	fromA, fromB := recorded(t, network)
+	again := newRerunner(t, network)
 	step := 1
 	if raceEnabled {
 		step = 7
 	}
 	for bit := 0; bit < 8*len(fromA); bit += step {
-		eb, s := rerun(t, network, false, flipped(fromA, bit))
+		eb, s := again.run(false, flipped(fromA, bit))
 		if eb.err == nil || eb.result != nil {
 			t.Fatalf("bit %d of the initiator flipped: the responder has a session", bit)
 		}
 		if bit < 8*FirstFlightLen && (s.out.Len() != 0 || !errors.Is(eb.err, ErrNotOurs)) {
 			t.Fatalf("bit %d of the first flight flipped: %d bytes sent, %v", bit, s.out.Len(), eb.err)
 		}
-		ea, _ := rerun(t, network, true, s.out.Bytes())
+		ea, _ := again.run(true, s.out.Bytes())
 		if ea.err == nil || ea.result != nil {
 			t.Fatalf("bit %d of the initiator flipped: the initiator has a session", bit)
 		}
 	}
 	for bit := 0; bit < 8*len(fromB); bit += step {
-		ea, s := rerun(t, network, true, flipped(fromB, bit))
+		ea, s := again.run(true, flipped(fromB, bit))
 		if ea.err == nil || ea.result != nil {
 			t.Fatalf("bit %d of the responder flipped: the initiator has a session", bit)
 		}
-		eb, sb := rerun(t, network, false, s.out.Bytes())
+		eb, sb := again.run(false, s.out.Bytes())
 		if bit < 8*controlMessage2Len {
 			if eb.err == nil || eb.result != nil {
 				t.Fatalf("bit %d of the responder flipped: the responder has a session", bit)
@@ -248,12 +256,13 @@ func TestControlFlippedBits(t *testing.T) {
 func TestControlTruncated(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
 	fromA, fromB := recorded(t, network)
+	again := newRerunner(t, network)
 	for _, side := range []struct {
 		initiator bool
 		in        []byte
 	}{{false, fromA}, {true, fromB}} {
 		for n := range side.in {
-			e, _ := rerun(t, network, side.initiator, side.in[:n])
+			e, _ := again.run(side.initiator, side.in[:n])
 			if e.err == nil || e.result != nil {
 				t.Fatalf("initiator %v: a session after %d of %d bytes", side.initiator, n, len(side.in))
 			}
@@ -261,7 +270,7 @@ func TestControlTruncated(t *testing.T) {
 				t.Fatalf("initiator %v, %d bytes: %v", side.initiator, n, e.err)
 			}
 		}
-		e, _ := rerun(t, network, side.initiator, side.in)
+		e, _ := again.run(side.initiator, side.in)
 		if e.err != nil {
 			t.Fatalf("initiator %v: the recording itself fails: %v", side.initiator, e.err)
 		}
@@ -272,11 +281,12 @@ func TestControlTruncated(t *testing.T) {
 func TestControlReadsNoFurther(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
 	fromA, fromB := recorded(t, network)
+	again := newRerunner(t, network)
 	for _, side := range []struct {
 		initiator bool
 		in        []byte
 	}{{false, fromA}, {true, fromB}} {
-		e, s := rerun(t, network, side.initiator, append(bytes.Clone(side.in), "rest"...))
+		e, s := again.run(side.initiator, append(bytes.Clone(side.in), "rest"...))
 		if rest, _ := io.ReadAll(s.in); e.err != nil || string(rest) != "rest" {
 			t.Errorf("initiator %v: %v, %q is left", side.initiator, e.err, rest)
 		}
@@ -287,6 +297,7 @@ func TestControlReadsNoFurther(t *testing.T) {
 func TestControlReplayAndReflection(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
 	fromA, fromB := recorded(t, network)
+	again := newRerunner(t, network)
 	// The whole of the initiator's stream, replayed to a responder with other random numbers.
 	_, b := controlConfigs(t, network)
 	b.Random = nil
@@ -300,7 +311,7 @@ func TestControlReplayAndReflection(t *testing.T) {
 		t.Errorf("replayed to the initiator: %v", err)
 	}
 	for what, in := range map[string][]byte{"reflected to the initiator": fromA, "its own answer to the responder": fromB} {
-		if e, _ := rerun(t, network, what == "reflected to the initiator", in); e.err == nil {
+		if e, _ := again.run(what == "reflected to the initiator", in); e.err == nil {
 			t.Errorf("%s: a session", what)
 		}
 	}
@@ -593,14 +604,16 @@ func retag(n *Network, b *[FirstFlightLen]byte) {
 func FuzzFirstFlight(f *testing.F) {
 	network := testNetwork(f, 1, CipherAuto)
 	fromA, _ := recorded(f, network)
+	again := newRerunner(f, network)
 	f.Add(fromA, false)
 	f.Add(fromA[:FirstFlightLen], true)
 	f.Add(flipped(fromA, 8*FirstFlightLen+3), true)
 	f.Fuzz(func(t *testing.T, in []byte, tag bool) {
+		in = bytes.Clone(in)
 		if tag && len(in) >= FirstFlightLen {
 			retag(network, (*[FirstFlightLen]byte)(in))
 		}
-		e, s := rerun(t, network, false, in)
+		e, s := again.run(false, in)
 		if bytes.HasPrefix(in, fromA) {
 			return
 		}
@@ -617,11 +630,12 @@ func FuzzFirstFlight(f *testing.F) {
 func FuzzControlAnswer(f *testing.F) {
 	network := testNetwork(f, 1, CipherAuto)
 	_, fromB := recorded(f, network)
+	again := newRerunner(f, network)
 	f.Add(fromB)
 	f.Add(flipped(fromB, 8*controlMessage2Len+30))
 	f.Add(fromB[:controlMessage2Len])
 	f.Fuzz(func(t *testing.T, in []byte) {
-		e, _ := rerun(t, network, true, in)
+		e, _ := again.run(true, in)
 		if (e.err == nil) != bytes.HasPrefix(in, fromB) || (e.result == nil) != (e.err != nil) {
 			t.Fatalf("%x: %v", in, e.err)
 		}
