@@ -25,7 +25,7 @@ func (n *node) openDevice() (err error) {
 			Name: n.cfg.Device, MAC: mac, Addresses: n.cfg.Address, MTU: n.cfg.MTU,
 		})
 		if err != nil {
-			return err
+			return deviceError(err, "--device")
 		}
 		n.deviceName = n.device.Name()
 		return nil
@@ -33,7 +33,7 @@ func (n *node) openDevice() (err error) {
 	tap := mac
 	tap[0] ^= 0x40 // the TAP's own MAC must differ from the bridge's, which is the host's
 	if n.device, err = tun.OpenTAP(tun.Config{Name: n.cfg.Device, MAC: tap}); err != nil {
-		return err
+		return deviceError(err, "--device")
 	}
 	n.deviceName = n.device.Name()
 	undo := func() {
@@ -44,7 +44,7 @@ func (n *node) openDevice() (err error) {
 	}
 	if n.bridge, err = tun.SetUpBridge(tun.BridgeConfig{Name: n.cfg.Bridge, MAC: mac, TAP: n.deviceName}); err != nil {
 		undo()
-		return err
+		return deviceError(err, "--bridge")
 	}
 	if n.firewall, err = firewall.New(n.cfg.Bridge); err == nil {
 		err = n.setUpRules()
@@ -54,6 +54,14 @@ func (n *node) openDevice() (err error) {
 		return err
 	}
 	return nil
+}
+
+// deviceError adds to an error about a name that is taken which flag chooses another.
+func deviceError(err error, flag string) error {
+	if errors.Is(err, tun.ErrNameTaken) {
+		return fmt.Errorf("%w (%s says which name)", err, flag)
+	}
+	return err
 }
 
 // setUpRules makes the rules that do not depend on what is attached.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"ripstop/crypto"
@@ -235,7 +236,7 @@ func (n *node) load() (err error) {
 func (n *node) openUnderlay() error {
 	socket, err := transport.Bind(transport.BindConfig{Addresses: n.cfg.Bind, Port: n.cfg.Port})
 	if err != nil {
-		return err
+		return n.underlayError(err)
 	}
 	n.port = socket.Port()
 	var listen []netip.AddrPort
@@ -255,10 +256,21 @@ func (n *node) openUnderlay() error {
 	})
 	if err != nil {
 		socket.Close()
-		return err
+		return n.underlayError(err)
 	}
 	n.socket, n.control = socket, control
 	return nil
+}
+
+// underlayError adds to an error of a socket which flag helps.
+func (n *node) underlayError(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("port %d is taken by another program, or another ripstop: stop it, or choose another port by --port: %w", n.cfg.Port, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: this host does not have that address: check --bind", err)
+	}
+	return err
 }
 
 // ready says that the node works: on stderr by way of cfg.Ready, and to systemd.
