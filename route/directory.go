@@ -1,7 +1,9 @@
 package route
 
 import (
+	"cmp"
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -18,9 +20,9 @@ import (
 //	hosts  host number -> name
 type Directory struct {
 	endpoints []Endpoint
-	fenced    []int32 // positions in endpoints that hold nothing
-	dropped   []int32 // positions of repeats
-	granted   []int32 // positions of holders with opt-outs
+	fenced    []int32            // positions in endpoints of those that hold nothing
+	lost      map[int32]struct{} // the same, and repeats
+	granted   []int32            // positions of holders with opt-outs
 
 	macs  map[uint64]macPlace
 	ip4   map[uint64]addrPlace
@@ -32,13 +34,13 @@ type Directory struct {
 }
 
 type macPlace struct {
-	host   int32
-	fenced bool
+	host, endpoint int32
+	fenced         bool
 }
 
 type addrPlace struct {
-	mac  MAC
-	host int32
+	mac            MAC
+	host, endpoint int32
 }
 
 // network is a host's part in a VNI.
@@ -61,50 +63,88 @@ func makeIP6Key(vni VNI, a [16]byte) (k ip6Key) {
 }
 
 // BuildDirectory settles the claims of endpoints (see Settle) and makes the map.
-// It keeps the slice: it must not be changed afterwards.
+// It keeps the slice: it must not be changed afterwards. Only what clashes is
+// sorted, so that a few conflicts cost next to nothing.
 func BuildDirectory(endpoints []Endpoint) *Directory {
-	d := &Directory{endpoints: endpoints}
-	d.reset()
-	clash := false
-	for i := range endpoints {
-		if e := &endpoints[i]; !e.holdable() || !d.free(e) {
-			clash = true
-			break
-		}
-		d.hold(int32(i))
+	n := len(endpoints)
+	d := &Directory{
+		endpoints:   endpoints,
+		macs:        make(map[uint64]macPlace, n),
+		ip4:         make(map[uint64]addrPlace, n),
+		ip6:         make(map[ip6Key]addrPlace),
+		hostNumbers: make(map[crypto.Name]int32),
+		networks:    make(map[network]struct{}),
+		lost:        make(map[int32]struct{}),
 	}
-	if clash { // rare, so only then everything is sorted
-		d.reset()
-		d.settle()
+	contested := make(map[int32]struct{})
+	for i := range endpoints {
+		if endpoints[i].holdable() {
+			d.enter(int32(i), contested)
+		} else {
+			contested[int32(i)] = struct{}{}
+		}
+	}
+	if len(contested) > 0 {
+		d.settle(slices.Collect(maps.Keys(contested)))
+	}
+	for i := range endpoints {
+		e := &endpoints[i]
+		if _, lost := d.lost[int32(i)]; lost {
+			continue
+		}
+		if len(e.AllowMACs) > 0 || e.AllowAnyMAC || len(e.AllowAddresses) > 0 {
+			d.granted = append(d.granted, int32(i))
+		}
+		if e.VNI != 0 {
+			d.networks[network{e.VNI, d.number(e.Host)}] = struct{}{}
+		}
 	}
 	return d
 }
 
-func (d *Directory) reset() {
-	n := len(d.endpoints)
-	d.macs = make(map[uint64]macPlace, n)
-	d.ip4 = make(map[uint64]addrPlace, n)
-	d.ip6 = make(map[ip6Key]addrPlace)
-	d.hosts, d.hostNumbers = nil, make(map[crypto.Name]int32)
-	d.networks = make(map[network]struct{})
-	d.fenced, d.dropped, d.granted = nil, nil, nil
+// enter gives endpoint i what of its claims is free. Where another has it already,
+// both are noted in contested.
+func (d *Directory) enter(i int32, contested map[int32]struct{}) {
+	e := &d.endpoints[i]
+	host := d.number(e.Host)
+	clash := func(with int32) {
+		contested[i] = struct{}{}
+		contested[with] = struct{}{}
+	}
+	key := macKey(e.VNI, e.MAC)
+	if p, taken := d.macs[key]; taken {
+		clash(p.endpoint)
+	} else {
+		d.macs[key] = macPlace{host: host, endpoint: i}
+	}
+	for _, a := range e.Addresses {
+		a = plain(a)
+		if p, taken := d.find(e.VNI, a); !taken {
+			d.place(e.VNI, a, addrPlace{mac: e.MAC, host: host, endpoint: i})
+		} else if p.endpoint != i {
+			clash(p.endpoint)
+		}
+	}
 }
 
-// settle gives everything to the strongest claims first.
-func (d *Directory) settle() {
-	order := make([]int32, len(d.endpoints))
-	for i := range order {
-		order[i] = int32(i)
+// settle takes everything from the contested endpoints and gives it to the
+// strongest claims first. The others share nothing with them.
+func (d *Directory) settle(contested []int32) {
+	slices.SortFunc(contested, func(a, b int32) int {
+		return cmp.Or(byClaim(&d.endpoints[a], &d.endpoints[b]), cmp.Compare(a, b))
+	})
+	for _, i := range contested {
+		d.leave(i)
 	}
-	slices.SortFunc(order, func(a, b int32) int { return byClaim(&d.endpoints[a], &d.endpoints[b]) })
-	for at, i := range order {
+	for at, i := range contested {
 		e := &d.endpoints[i]
 		switch {
-		case at > 0 && byClaim(&d.endpoints[order[at-1]], e) == 0:
-			d.dropped = append(d.dropped, i)
+		case at > 0 && byClaim(&d.endpoints[contested[at-1]], e) == 0: // listed twice
+			d.lost[i] = struct{}{}
 		case e.holdable() && d.free(e):
-			d.hold(i)
+			d.enter(i, nil)
 		default:
+			d.lost[i] = struct{}{}
 			d.fenced = append(d.fenced, i)
 		}
 	}
@@ -112,7 +152,27 @@ func (d *Directory) settle() {
 		e := &d.endpoints[i]
 		key, host := macKey(e.VNI, e.MAC), d.number(e.Host)
 		if _, held := d.macs[key]; !held {
-			d.macs[key] = macPlace{host: host, fenced: true}
+			d.macs[key] = macPlace{host: host, endpoint: i, fenced: true}
+		}
+	}
+}
+
+// leave takes from endpoint i what it has.
+func (d *Directory) leave(i int32) {
+	e := &d.endpoints[i]
+	key := macKey(e.VNI, e.MAC)
+	if p, ok := d.macs[key]; ok && p.endpoint == i {
+		delete(d.macs, key)
+	}
+	for _, a := range e.Addresses {
+		a = plain(a)
+		if p, ok := d.find(e.VNI, a); !ok || p.endpoint != i {
+			continue
+		}
+		if a.Is4() {
+			delete(d.ip4, ip4Key(e.VNI, a.As4()))
+		} else {
+			delete(d.ip6, makeIP6Key(e.VNI, a.As16()))
 		}
 	}
 }
@@ -130,26 +190,6 @@ func (d *Directory) free(e *Endpoint) bool {
 	return true
 }
 
-// hold enters endpoint i, which is free.
-func (d *Directory) hold(i int32) {
-	e := &d.endpoints[i]
-	host := d.number(e.Host)
-	d.macs[macKey(e.VNI, e.MAC)] = macPlace{host: host}
-	for _, a := range e.Addresses {
-		if a = plain(a); a.Is4() {
-			d.ip4[ip4Key(e.VNI, a.As4())] = addrPlace{e.MAC, host}
-		} else {
-			d.ip6[makeIP6Key(e.VNI, a.As16())] = addrPlace{e.MAC, host}
-		}
-	}
-	if len(e.AllowMACs) > 0 || e.AllowAnyMAC || len(e.AllowAddresses) > 0 {
-		d.granted = append(d.granted, i)
-	}
-	if e.VNI != 0 {
-		d.networks[network{e.VNI, host}] = struct{}{}
-	}
-}
-
 func (d *Directory) number(host crypto.Name) int32 {
 	n, ok := d.hostNumbers[host]
 	if !ok {
@@ -160,8 +200,20 @@ func (d *Directory) number(host crypto.Name) int32 {
 	return n
 }
 
+// place enters who holds a plain address.
+func (d *Directory) place(vni VNI, a netip.Addr, p addrPlace) {
+	if a.Is4() {
+		d.ip4[ip4Key(vni, a.As4())] = p
+	} else {
+		d.ip6[makeIP6Key(vni, a.As16())] = p
+	}
+}
+
 // find returns who holds a plain address.
 func (d *Directory) find(vni VNI, a netip.Addr) (addrPlace, bool) {
+	if !a.IsValid() {
+		return addrPlace{}, false
+	}
 	if a.Is4() {
 		p, ok := d.ip4[ip4Key(vni, a.As4())]
 		return p, ok
@@ -172,16 +224,9 @@ func (d *Directory) find(vni VNI, a netip.Addr) (addrPlace, bool) {
 
 // Holding are the endpoints that hold what they claim, sorted by VNI, MAC and host.
 func (d *Directory) Holding() []Endpoint {
-	out := make([]bool, len(d.endpoints))
-	for _, i := range d.fenced {
-		out[i] = true
-	}
-	for _, i := range d.dropped {
-		out[i] = true
-	}
 	var list []Endpoint
 	for i := range d.endpoints {
-		if !out[i] {
+		if _, lost := d.lost[int32(i)]; !lost {
 			list = append(list, d.endpoints[i])
 		}
 	}

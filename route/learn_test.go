@@ -204,3 +204,22 @@ func TestLearnedDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", got)
 	}
 }
+
+// A reader that finds a key beside a value made for another takes it for unknown.
+func TestLearnedHalfWrittenSlot(t *testing.T) {
+	l := NewLearned(LearnedConfig{Seed: 3})
+	l.Learn(0, 0, mac(1), 5)
+	bucket, check := l.place(macKey(0, mac(1)))
+	for i := range bucket {
+		if bucket[i].key.Load() != 0 {
+			bucket[i].value.Store(learnValue(5, check^2, 0))
+		}
+	}
+	if peer, ok := l.Lookup(0, 0, mac(1)); ok {
+		t.Errorf("known at %d", peer)
+	}
+	l.Learn(0, 0, mac(1), 6)
+	if peer, ok := l.Lookup(0, 0, mac(1)); !ok || peer != 6 || l.Count(5) != 0 || l.Count(6) != 1 {
+		t.Errorf("at %d %v, counts %d and %d", peer, ok, l.Count(5), l.Count(6))
+	}
+}

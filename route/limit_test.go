@@ -135,3 +135,17 @@ func TestCopyCapsConcurrent(t *testing.T) {
 		t.Errorf("%d frames passed", sum)
 	}
 }
+
+func TestSharersAfterAPause(t *testing.T) {
+	l := newLimiter()
+	for n := range 20 {
+		l.allow(0, macKey(0, mac(n)), true, 1)
+	}
+	s := l.source(sec, macKey(0, mac(1)))
+	if got := l.sharers(sec, &s.share); got != 20 {
+		t.Errorf("%d sharers a second later", got)
+	}
+	if got := l.sharers(9*sec, &s.share); got != 1 {
+		t.Errorf("%d sharers after a pause", got)
+	}
+}

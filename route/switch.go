@@ -273,20 +273,17 @@ func (t *Table) toAnswer(e *Ethernet, owner addrPlace, held bool, reply []byte) 
 }
 
 // mayUse4 reports whether a station of this host with that MAC may speak for an
-// IPv4 address in a VNI: it is no endpoint's, or its own, or allowed to it.
+// IPv4 address in a VNI: it is no endpoint's, or its own, or allowed to it. That mac
+// is not the MAC of an endpoint elsewhere is checked before.
 func (t *Table) mayUse4(vni VNI, mac MAC, a [4]byte) bool {
 	owner, held := t.directory.ip4[ip4Key(vni, a)]
-	return !held || t.owns(owner, mac) || t.allows(vni, mac, owner, netip.AddrFrom4(a))
+	return !held || owner.mac == mac || t.allows(vni, mac, owner, netip.AddrFrom4(a))
 }
 
 // mayUse6 is mayUse4 for IPv6.
 func (t *Table) mayUse6(vni VNI, mac MAC, a [16]byte) bool {
 	owner, held := t.directory.ip6[makeIP6Key(vni, a)]
-	return !held || t.owns(owner, mac) || t.allows(vni, mac, owner, netip.AddrFrom16(a))
-}
-
-func (t *Table) owns(owner addrPlace, mac MAC) bool {
-	return owner.mac == mac && t.places[owner.host].here
+	return !held || owner.mac == mac || t.allows(vni, mac, owner, netip.AddrFrom16(a))
 }
 
 // mayName reports whether a station may name mac as the hardware address inside a
@@ -307,7 +304,7 @@ func (t *Table) allows(vni VNI, mac MAC, owner addrPlace, a netip.Addr) bool {
 		if g.MAC != mac && !g.allowsMAC(mac) {
 			continue
 		}
-		if t.owns(owner, g.MAC) {
+		if owner.mac == g.MAC {
 			return true
 		}
 		for _, p := range g.AllowAddresses {

@@ -243,7 +243,7 @@ func (r *path) choose(hash uint64, from PeerID) (PeerID, bool) {
 			chosen, most = h.peer, weight
 		}
 	}
-	if chosen == 0 && r.alternate.peer != from {
+	if chosen == 0 { // from is the only best way, which the alternate is not
 		chosen = r.alternate.peer
 	}
 	return chosen, chosen != 0
