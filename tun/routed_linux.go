@@ -221,8 +221,8 @@ func (r *Routed) ReadBatch(frames []Frame) (int, error) {
 		case err == nil, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, wgtun.ErrTooManySegments):
 		case r.closed.Load():
 			return 0, fmt.Errorf("tun: read %s: %w", r.name, os.ErrClosed)
-		case errors.Is(err, os.ErrClosed), errors.Is(err, unix.EBADFD):
-			return 0, fmt.Errorf("tun: read %s: %w", r.name, ErrDeleted) // native says "closed" for both
+		case deleted(err):
+			return 0, fmt.Errorf("tun: read %s: %w", r.name, ErrDeleted)
 		case isErrno(err):
 			return 0, fmt.Errorf("tun: read %s: %w", r.name, err)
 		default:
@@ -231,10 +231,18 @@ func (r *Routed) ReadBatch(frames []Frame) (int, error) {
 	}
 }
 
+// deleted tells whether a read or write failed because the interface is no more:
+// native then says "closed", and the poller, which only knows that the descriptor
+// is in error, no longer waits for it.
+func deleted(err error) bool {
+	var path *os.PathError
+	return errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADFD) || errors.As(err, &path) && !isErrno(err)
+}
+
 // isErrno tells the kernel's errors from native's opinions of a packet.
 func isErrno(err error) bool {
-	var path *os.PathError
-	return errors.As(err, &path)
+	var errno unix.Errno
+	return errors.As(err, &errno)
 }
 
 // waiting hands out the packets left over from the last read and the station's own
@@ -353,7 +361,7 @@ func (r *Routed) WriteBatch(frames []Frame) (int, error) {
 	switch {
 	case r.closed.Load():
 		first = os.ErrClosed
-	case errors.Is(first, os.ErrClosed), errors.Is(first, unix.EBADFD):
+	case deleted(first):
 		first = ErrDeleted
 	case errors.Is(first, unix.EIO):
 		first = ErrDown

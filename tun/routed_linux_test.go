@@ -332,6 +332,45 @@ func TestRoutedSpill(t *testing.T) {
 	}
 }
 
+// TestRoutedDeleted: a reader that waits, and a writer, learn that the device is gone.
+func TestRoutedDeleted(t *testing.T) {
+	inNamespace(t)
+	device, err := OpenTUN(routedConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	reading, ended := make(chan int, 10), make(chan error, 1)
+	go func() {
+		frames := []Frame{{Buf: make([]byte, BufferSize)}}
+		for {
+			n, err := device.Queues()[0].ReadBatch(frames)
+			if err != nil {
+				ended <- err
+				return
+			}
+			reading <- n
+		}
+	}()
+	<-reading
+	<-reading // both announcements; then it waits
+	command(t, "ip", "link", "delete", "rs0")
+	select {
+	case err := <-ended:
+		if !errors.Is(err, ErrDeleted) {
+			t.Errorf("read: %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the reader still waits")
+	}
+	packet := packetTo(hereIP, "x")
+	putEthernet(packet, hereMAC, farMAC, etherIPv4)
+	in := Frame{Buf: append(make([]byte, Headroom), packet...), Off: Headroom, Len: len(packet)}
+	if n, err := device.Queues()[0].WriteBatch([]Frame{in}); n != 0 || !errors.Is(err, ErrDeleted) {
+		t.Errorf("write: %d, %v", n, err)
+	}
+}
+
 func TestRoutedNoAllocation(t *testing.T) {
 	inNamespace(t)
 	device, err := OpenTUN(RoutedConfig{Name: "rs0", MAC: hereMAC, Addresses: []netip.Prefix{netip.PrefixFrom(hereIP, 12)},

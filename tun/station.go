@@ -385,6 +385,10 @@ func (s *station) fromOverlay(now time.Time, frame []byte) {
 		return
 	}
 	p := frame[etherHeader : etherHeader+length]
+	if !isND(p) { // it was one only with the padding behind it
+		s.dropped[dropMalformed]++
+		return
+	}
 	if kind := p[ipv6Header]; kind != ndSolicitation && kind != ndAdvertisement {
 		s.dropped[dropNotIP]++ // routers of the overlay have no say over this host's routes
 		return

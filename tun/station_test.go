@@ -356,6 +356,19 @@ func TestPacketIn(t *testing.T) {
 	}
 }
 
+// TestNDOutsidePacket: a packet whose own length leaves the message out, as padding.
+func TestNDOutsidePacket(t *testing.T) {
+	frame := ndMessage{kind: ndSolicitation, source: far6, destination: ip6, target: ip6, mac: farMAC, hasMAC: true}.frame(hereMAC, farMAC)
+	for length := range 33 {
+		s := testStation()
+		binary.BigEndian.PutUint16(frame[etherHeader+4:], uint16(length))
+		s.fromOverlay(start, frame)
+		if answered := len(s.sent()) == 1; answered != (length == 32) || answered == (s.dropped[dropMalformed] == 1) {
+			t.Errorf("length %d: answered %v, %d counted", length, answered, s.dropped[dropMalformed])
+		}
+	}
+}
+
 func TestParsersTruncated(t *testing.T) {
 	arp := arpMessage{op: arpReply, senderMAC: farMAC, sender: thereIP, targetMAC: hereMAC, target: hereIP}
 	b := arp.frame(hereMAC)[etherHeader:]
