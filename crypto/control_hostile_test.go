@@ -11,6 +11,9 @@ import (
 	"github.com/flynn/noise"
 )
 
+// Every bit of every message flipped: no session on either side. The last record
+// is the exception that every protocol has: its sender has finished, but then
+// meets the end of the stream and never opens a record.
 func TestControlFlippedBits(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
 	fromA, fromB := recorded(t, network)
@@ -53,6 +56,7 @@ func TestControlFlippedBits(t *testing.T) {
 	}
 }
 
+// Cut at every byte: always an error, never a clean end.
 func TestControlTruncated(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
 	fromA, fromB := recorded(t, network)
@@ -77,6 +81,7 @@ func TestControlTruncated(t *testing.T) {
 	}
 }
 
+// Replayed and reflected messages give nothing.
 func TestControlReplayAndReflection(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
 	fromA, fromB := recorded(t, network)
@@ -155,6 +160,7 @@ func TestControlVersions(t *testing.T) {
 	}
 }
 
+// respondWith answers a first flight with a version of its own choice.
 func (h *controlHandshake) respondWith(version uint8) error {
 	var flight [FirstFlightLen]byte
 	if _, err := io.ReadFull(h.rw, flight[:]); err != nil {
@@ -167,6 +173,7 @@ func (h *controlHandshake) respondWith(version uint8) error {
 	return answer(h.rw, h.config(&flight), f.ephemeral, []byte{version, h.versions.min, h.versions.max})
 }
 
+// answer sends a message 2 with a payload of the test's choice.
 func answer(w io.Writer, c noiseConfig, e [32]byte, payload []byte) error {
 	message1, err := firstMessage(c, e)
 	if err != nil {
@@ -187,6 +194,7 @@ func answer(w io.Writer, c noiseConfig, e [32]byte, payload []byte) error {
 	return err
 }
 
+// A member of the network offers keys of low order in each of the four slots.
 func TestControlLowOrderKeys(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
 	honest := [32]byte{0: 0xff}
@@ -268,6 +276,8 @@ func TestControlLowOrderKeys(t *testing.T) {
 	}
 }
 
+// FuzzFirstFlight feeds the responder: with a wrong tag it sends nothing, with a
+// right one at most message 2, and never does it get a session.
 func FuzzFirstFlight(f *testing.F) {
 	network := testNetwork(f, 1, CipherAuto)
 	fromA, _ := recorded(f, network)
@@ -293,6 +303,7 @@ func FuzzFirstFlight(f *testing.F) {
 	})
 }
 
+// FuzzControlAnswer feeds the initiator.
 func FuzzControlAnswer(f *testing.F) {
 	network := testNetwork(f, 1, CipherAuto)
 	_, fromB := recorded(f, network)
@@ -308,6 +319,7 @@ func FuzzControlAnswer(f *testing.F) {
 	})
 }
 
+// A member that names an Ed25519 key which is not its own, in either role.
 func TestControlForeignSignKey(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
 	victim := testIdentity(t, 12)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"testing"
 	"time"
+
 )
 
 // controlConfigs are both sides of a handshake that is the same at every run.
@@ -205,10 +206,6 @@ func TestControlResponderWithoutPSK(t *testing.T) {
 	}
 }
 
-// Every bit of every message flipped: no session on either side. The last record
-// is the exception that every protocol has: its sender has finished, but then
-// meets the end of the stream and never opens a record.
-// Cut at every byte: always an error, never a clean end.
 // Nothing is read beyond the handshake: what follows belongs to the caller.
 func TestControlReadsNoFurther(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
@@ -225,7 +222,6 @@ func TestControlReadsNoFurther(t *testing.T) {
 	}
 }
 
-// Replayed and reflected messages give nothing.
 // The other end has our own key: both sides say so, and the hello tells a clone.
 func TestControlSelf(t *testing.T) {
 	a, b := controlConfigs(t, testNetwork(t, 1, CipherAuto))
@@ -306,9 +302,6 @@ func TestControlWriteErrors(t *testing.T) {
 	}
 }
 
-// respondWith answers a first flight with a version of its own choice.
-// answer sends a message 2 with a payload of the test's choice.
-// A member of the network offers keys of low order in each of the four slots.
 func TestFirstFlight(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
 	want := firstFlight{versionRange{1, 4}, 9, [32]byte{1, 2, 3}}
@@ -339,8 +332,3 @@ func retag(n *Network, b *[FirstFlightLen]byte) {
 	tag := flightSum(n, b[:flightTag])
 	copy(b[flightTag:], tag[:])
 }
-
-// FuzzFirstFlight feeds the responder: with a wrong tag it sends nothing, with a
-// right one at most message 2, and never does it get a session.
-// FuzzControlAnswer feeds the initiator.
-// A member that names an Ed25519 key which is not its own, in either role.

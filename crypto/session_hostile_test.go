@@ -9,6 +9,8 @@ import (
 	"github.com/flynn/noise"
 )
 
+// Every bit of both messages, flipped: no session on either side; and after all
+// the wrong ones the right message 2 still finishes.
 func TestSessionFlippedBits(t *testing.T) {
 	h := testHosts(t, CipherAuto)
 	i, message1 := h.initiate(t)
@@ -47,6 +49,7 @@ func TestSessionFlippedBits(t *testing.T) {
 	passes(t, b.Data, a.Data, "frame")
 }
 
+// weakDH is an attacker's arithmetic: it offers a low-order key and knows the product.
 type weakDH struct {
 	noise.DHFunc
 	public [32]byte
@@ -68,6 +71,7 @@ func (d weakDH) DH(private, public []byte) ([]byte, error) {
 	return make([]byte, 32), nil
 }
 
+// A member of the network offers keys of low order in each slot: no session.
 func TestSessionLowOrderKeys(t *testing.T) {
 	h := testHosts(t, CipherAuto)
 	for _, weak := range lowOrderX25519() {
@@ -128,6 +132,8 @@ func TestSessionLowOrderKeys(t *testing.T) {
 	}
 }
 
+// 10 000 wrong messages 2 do not spoil the right one. (One in a hundred goes
+// through Noise; the others fail at the header.)
 func TestSessionManyWrongAnswers(t *testing.T) {
 	h := testHosts(t, CipherAuto)
 	i, message1 := h.initiate(t)
@@ -179,6 +185,8 @@ func FuzzSessionAnswer(f *testing.F) {
 	})
 }
 
+// A responder that knows the secret cannot talk the initiator into another
+// cipher than the rule gives, nor into clear data.
 func TestSessionDowngrade(t *testing.T) {
 	h := testHosts(t, CipherAuto)
 	i, message1 := h.initiate(t)

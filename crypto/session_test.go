@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+
 )
 
 // hosts are two members of a network with their session configurations.
@@ -247,8 +248,6 @@ func TestInitiateSessionRefuses(t *testing.T) {
 	}
 }
 
-// Every bit of both messages, flipped: no session on either side; and after all
-// the wrong ones the right message 2 still finishes.
 // A replayed message 1 is told by its attempt and UIDs, and disturbs no live session.
 func TestSessionReplayedRequest(t *testing.T) {
 	h := testHosts(t, CipherAuto)
@@ -349,10 +348,3 @@ func TestParseSessionHeader(t *testing.T) {
 		wantError(t, "odd message", err, ErrHandshake)
 	}
 }
-
-// weakDH is an attacker's arithmetic: it offers a low-order key and knows the product.
-// A member of the network offers keys of low order in each slot: no session.
-// 10 000 wrong messages 2 do not spoil the right one. (One in a hundred goes
-// through Noise; the others fail at the header.)
-// A responder that knows the secret cannot talk the initiator into another
-// cipher than the rule gives, nor into clear data.
