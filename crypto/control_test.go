@@ -8,7 +8,6 @@ import (
 	"os"
 	"testing"
 	"time"
-
 )
 
 // controlConfigs are both sides of a handshake that is the same at every run.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"testing"
-
 )
 
 // hosts are two members of a network with their session configurations.
