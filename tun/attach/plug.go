@@ -146,7 +146,7 @@ func (p *plugger) pair() error {
 	}
 	attrs.HardwareAddr = mac[:]
 	err = netlink.LinkAdd(&netlink.Veth{
-		LinkAttrs: attrs, PeerName: p.Interface, PeerHardwareAddr: p.MAC[:], PeerMTU: uint32(p.MTU),
+		LinkAttrs: attrs, PeerName: p.Interface, PeerHardwareAddr: p.MAC[:],
 		PeerNamespace: netlink.NsFd(p.ns.FD()),
 	})
 	if err != nil {

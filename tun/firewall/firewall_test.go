@@ -1,12 +1,14 @@
 package firewall
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -163,8 +165,8 @@ func TestForgedFramesReachNobody(t *testing.T) {
 			want[CauseTagged] += count
 		}
 	}
-	if _, total := counters(t, l, table); total != want {
-		t.Errorf("counted %v, want %v", total.Map(), want.Map())
+	if ports, total := counters(t, l, table); total != want || ports[a.port] != want {
+		t.Errorf("counted %v, by port %v, want %v", total.Map(), ports[a.port].Map(), want.Map())
 	}
 	if after := l.neighbours(v); after != before {
 		t.Errorf("neighbours were\n%s\nand are\n%s", before, after)
@@ -233,6 +235,9 @@ func TestAllowed(t *testing.T) {
 	na := func(mac [6]byte, target netip.Addr) []byte {
 		return ether(v.mac, a.mac, unix.ETH_P_IPV6, icmpv6(a.ip6, v.ip6, icmpv6NA, nd(override, target, linkAddress(2, mac))))
 	}
+	second := func(mac [6]byte) []byte {
+		return ether(v.mac, a.mac, unix.ETH_P_IPV6, icmpv6(a.ip6, v.ip6, icmpv6NA, nd(override, a.ip6, nonce, linkAddress(2, mac))))
+	}
 	server := ether(v.mac, a.mac, unix.ETH_P_IP, ipv4(a.ip4, v.ip4, unix.IPPROTO_UDP, udp(67, 68)))
 	server6 := ether(v.mac, a.mac, unix.ETH_P_IPV6, ipv6(a.ip6, v.ip6, unix.IPPROTO_UDP, udp(547, 546)))
 	ra := ether(v.mac, a.mac, unix.ETH_P_IPV6, icmpv6(linkLocal(a.mac), allNodes, icmpv6RA, make([]byte, 12)))
@@ -245,6 +250,7 @@ func TestAllowed(t *testing.T) {
 		"mac": from(other, a.ip4), "mac of another": from(o.mac, a.ip4),
 		"arp mac": arps(other, a.ip4), "arp mac of another": arps(o.mac, a.ip4),
 		"na mac": na(other, a.ip6), "na mac of another": na(o.mac, a.ip6),
+		"na mac behind a nonce": second(other), "na mac of another behind a nonce": second(o.mac),
 		"ip": from(a.mac, vip), "ip6": from(a.mac, vip6), "arp ip": arps(a.mac, vip), "na": na(a.mac, vip6),
 		"beside the prefix": from(a.mac, netip.MustParseAddr("10.32.10.0")),
 		"ip of another":     from(a.mac, o.ip4), "ip6 of another": from(a.mac, o.ip6),
@@ -258,14 +264,14 @@ func TestAllowed(t *testing.T) {
 		pass   string
 	}{
 		{"nothing", func(*PortRule) {}, ""},
-		{"allowed MAC", func(r *PortRule) { r.AllowMACs = [][6]byte{other} }, "mac, arp mac, na mac"},
-		{"any MAC", func(r *PortRule) { r.AnyMAC = true }, "mac, arp mac, na mac"},
-		{"another's MAC by name", func(r *PortRule) { r.AllowMACs = [][6]byte{o.mac} }, "mac of another, arp mac of another, na mac of another"},
+		{"allowed MAC", func(r *PortRule) { r.AllowMACs = [][6]byte{other} }, "mac, arp mac, na mac, na mac behind a nonce"},
+		{"any MAC", func(r *PortRule) { r.AnyMAC = true }, "mac, arp mac, na mac, na mac behind a nonce"},
+		{"another's MAC by name", func(r *PortRule) { r.AllowMACs = [][6]byte{o.mac} }, "mac of another, arp mac of another, na mac of another, na mac of another behind a nonce"},
 		{"allowed prefixes", func(r *PortRule) { r.AllowAddresses = prefixes }, "ip, ip6, arp ip, na"},
 		{"prefixes once more", func(r *PortRule) { r.AllowAddresses = prefixes[1:] }, "ip, ip6, arp ip, na"},
 		{"any address", func(r *PortRule) { r.AnyAddress = true }, "ip, ip6, arp ip, na, beside the prefix, dhcp server, dhcpv6 server, router"},
 		{"another's address by name", func(r *PortRule) { r.AllowAddresses = []netip.Prefix{netip.PrefixFrom(o.ip4, 32)} }, "ip of another, arp ip of another"},
-		{"any and any", func(r *PortRule) { r.AnyMAC, r.AnyAddress = true, true }, "mac, arp mac, na mac, ip, ip6, arp ip, na, beside the prefix, dhcp server, dhcpv6 server, router, two tags"},
+		{"any and any", func(r *PortRule) { r.AnyMAC, r.AnyAddress = true, true }, "mac, arp mac, na mac, na mac behind a nonce, ip, ip6, arp ip, na, beside the prefix, dhcp server, dhcpv6 server, router, two tags"},
 		{"nothing again", func(*PortRule) {}, ""},
 	} {
 		r := a.rule()
@@ -332,6 +338,22 @@ func TestUnmanagedPorts(t *testing.T) {
 	}
 	check("itself", good, 20, CauseEndpoint)
 
+	// Two tags cannot be looked behind.
+	for _, tag := range tags {
+		frame := tagged(tagged(good["ipv4"], tag), unix.ETH_P_8021Q)
+		if n := trial(t, u, v, frame, 20); n != 0 {
+			t.Errorf("tag %#x: %d delivered", tag, n)
+		}
+		want[CauseTagged] += 20
+	}
+
+	shape := bytes.Clone(good["arp reply"])
+	shape[14+5] = 16
+	if n := trial(t, u, v, shape, 20); n != 0 {
+		t.Errorf("arp of another shape: %d delivered", n)
+	}
+	want[CauseARP] += 20
+
 	// Endpoints that are gone are nobody's; another's stays guarded.
 	l.in(l.host, func() error { return table.SetRemote(nil, nil) })
 	check("former endpoint", stolen(far), 20, CauseEndpoint)
@@ -347,6 +369,19 @@ func TestUnmanagedPorts(t *testing.T) {
 	l.in(l.host, func() error { return table.SetPort(o.rule()) })
 	check("known member", stolen(o), 0, CauseEndpoint)
 	check("known member itself", good, 20, CauseEndpoint)
+	// To the host itself too, where no forward hook sees it.
+	var host [6]byte
+	l.in(l.host, func() error {
+		link, err := netlink.LinkByName(bridgeName)
+		if err == nil {
+			host = [6]byte(link.Attrs().HardwareAddr)
+		}
+		return err
+	})
+	for range 20 {
+		u.send(t, ether(host, u.mac, unix.ETH_P_IP, ipv4(o.ip4, v.ip4, unix.IPPROTO_UDP, udp(1, 9))))
+	}
+	want[CauseEndpoint] += 20
 
 	// The end mark is refused as well now, so the container without rules is silent.
 	l.in(l.host, func() error { return table.SetStrict(true) })
@@ -357,8 +392,8 @@ func TestUnmanagedPorts(t *testing.T) {
 	if n := silent(t, v); n != 0 {
 		t.Errorf("strict: %d delivered", n)
 	}
-	if _, total := counters(t, l, table); total != want {
-		t.Errorf("strict: counted %v, want %v", total.Map(), want.Map())
+	if ports, total := counters(t, l, table); total != want || ports[u.port] != want {
+		t.Errorf("strict: counted %v, by port %v, want %v", total.Map(), ports[u.port].Map(), want.Map())
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"sort"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -249,17 +248,4 @@ func (l *lab) setNeighbour(c *container, ip netip.Addr, mac [6]byte) {
 			LinkIndex: link.Attrs().Index, State: netlink.NUD_STALE, IP: ip.AsSlice(), HardwareAddr: mac[:],
 		})
 	})
-}
-
-// eventually polls until ok or the deadline.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); <-tick.C {
-		if ok() {
-			return
-		}
-	}
-	t.Fatalf("not within 5 s: %s", what)
 }

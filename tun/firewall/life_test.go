@@ -1,11 +1,13 @@
 package firewall
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -40,15 +42,14 @@ func TestCostDoesNotGrowWithPorts(t *testing.T) {
 	t.Logf("%d rules in %d chains, whatever the ports", rules, chains)
 }
 
-// fill sets rules for ports up to n; the first ones are a lab's containers.
+// fill sets rules for ports up to n, besides the lab's first two containers.
 func fill(table *Table, n int) error {
-	for i := 1; i <= n; i++ {
-		c := container{port: "p" + string(rune('0'+i/100)) + string(rune('0'+i/10%10)) + string(rune('0'+i%10)), mac: [6]byte{2, 0, 0, 0, 1, byte(i)}}
-		if i <= 2 {
-			continue
+	for i := 3; i <= n; i++ {
+		c := container{
+			port: fmt.Sprintf("q%d", i), mac: [6]byte{2, 0, 0, 0, 1, byte(i)},
+			ip4: netip.AddrFrom4([4]byte{10, 32, 1, byte(i)}),
+			ip6: netip.AddrFrom16([16]byte{0: 0xfd, 14: 1, 15: byte(i)}),
 		}
-		c.ip4 = netip.AddrFrom4([4]byte{10, 32, 1, byte(i)})
-		c.ip6 = netip.AddrFrom16([16]byte{0: 0xfd, 14: 1, 15: byte(i)})
 		if err := table.SetPort(c.rule()); err != nil {
 			return err
 		}
@@ -442,11 +443,12 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// BenchmarkFrame sends frames from one container to another; the time is that of
-// the whole way, sending system call included.
+// BenchmarkFrame sends frames from one container to another, a hundred at a time;
+// the time is that of the whole way, sending system call included. min-ns/frame is
+// the best hundred, which other work on the machine disturbs least.
 func BenchmarkFrame(b *testing.B) {
-	for name, ports := range map[string]int{"no rules": 0, "2 ports": 2, "200 ports": 200} {
-		b.Run(name, func(b *testing.B) {
+	for _, ports := range []int{0, 2, 200} {
+		b.Run(fmt.Sprintf("ports=%d", ports), func(b *testing.B) {
 			l := newLab(b)
 			a, v := l.container(1), l.container(2)
 			if ports > 0 {
@@ -460,9 +462,15 @@ func BenchmarkFrame(b *testing.B) {
 				l.in(l.host, func() error { return fill(table, ports) })
 			}
 			frame := goodKinds(a, v)[0].frame
+			best := time.Hour
 			for b.Loop() {
-				a.send(b, frame)
+				start := time.Now()
+				for range 100 {
+					a.send(b, frame)
+				}
+				best = min(best, time.Since(start))
 			}
+			b.ReportMetric(float64(best.Nanoseconds())/100, "min-ns/frame")
 		})
 	}
 }

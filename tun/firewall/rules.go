@@ -130,8 +130,8 @@ func (t *Table) chains(byMembers bool) []chain {
 	)
 	// NS and NA carry no option, or a link-layer address, or that and a nonce
 	// (RFC 7527), each of 8 bytes. Where there is more, or a header before them, an
-	// address could hide. The packet's own length counts: what is behind it in the
-	// frame is padding.
+	// address could hide; in so little room options of other lengths hide none. The
+	// packet's own length counts: what is behind it in the frame is padding.
 	option := func(off uint32, foreign string) []expr.Any {
 		return rule(load(transport, off, 1), t.in(setLinkAddress), t.portAnd(transport, off+2, 6), t.notIn(setMACs), jump(foreign))
 	}
@@ -141,10 +141,8 @@ func (t *Table) chains(byMembers bool) []chain {
 	add(chainOptions,
 		endsAt(offNDOption1),
 		option(offNDOption1, chainForeignLL1),
-		rule(load(transport, offNDOption1+1, 1), differs(1), notAnyAddress, drop(CauseND)),
 		endsAt(offNDOption2),
 		option(offNDOption2, chainForeignLL2),
-		rule(load(transport, offNDOption2+1, 1), differs(1), notAnyAddress, drop(CauseND)),
 		endsAt(offNDEnd),
 		rule(notAnyAddress, drop(CauseND)),
 	)

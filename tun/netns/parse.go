@@ -45,7 +45,7 @@ func parse(arg string) (*NS, error) {
 	if text, ok := strings.CutPrefix(arg, "pid:"); ok {
 		pid, err := strconv.Atoi(text)
 		if err != nil || pid <= 0 {
-			return nil, fmt.Errorf("netns: %q: a process number is expected behind pid:", arg)
+			return nil, fmt.Errorf("netns: %q: pid: is followed by a process number", arg)
 		}
 		ns, err := OpenPID(pid)
 		if errors.Is(err, fs.ErrNotExist) {
