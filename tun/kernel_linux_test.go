@@ -182,15 +182,3 @@ func sysctl(t *testing.T, path string) string {
 	}
 	return strings.TrimSpace(string(value))
 }
-
-// eventually polls a condition for at most five seconds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(5 * time.Second); !condition(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("not within 5 s: %s", what)
-		}
-	}
-}

@@ -187,8 +187,8 @@ func receive(t *testing.T, end End) []byte {
 }
 
 func testName(t *testing.T, device tun.Device, _ End) {
-	if device.Name() == "" || device.Name() != device.Name() {
-		t.Errorf("name %q", device.Name())
+	if device.Name() == "" {
+		t.Error("the device has no name")
 	}
 	first, second := device.Queues(), device.Queues()
 	if len(first) == 0 || len(first) != len(second) {
