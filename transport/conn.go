@@ -23,8 +23,9 @@ type Conn struct {
 	uid     crypto.UID
 	done    chan struct{} // closed after ConnDown, when the next Conn of the peer may come
 
-	// events is held during each call of the Handler for this peer.
-	events sync.Mutex
+	// events holds an entry during each call of the Handler for this peer; a channel,
+	// since a handler may keep it for a while.
+	events chan struct{}
 	down   bool // ConnDown was called; guarded by events
 
 	mu     sync.Mutex
@@ -34,7 +35,7 @@ type Conn struct {
 }
 
 func newConn(s *stream) *Conn {
-	return &Conn{control: s.control, name: s.name, keys: s.keys, uid: s.hello.UID, done: make(chan struct{}), stream: s}
+	return &Conn{control: s.control, name: s.name, keys: s.keys, uid: s.hello.UID, done: make(chan struct{}), events: make(chan struct{}, 1), stream: s}
 }
 
 // Name is the peer's name, proved by its keys.
@@ -172,8 +173,8 @@ func (c *Conn) swap(s *stream) (previous *stream, ok bool) {
 
 // deliver calls ConnMessage, unless the Conn is down.
 func (c *Conn) deliver(kind MessageKind, body []byte) {
-	c.events.Lock()
-	defer c.events.Unlock()
+	c.events <- struct{}{}
+	defer func() { <-c.events }()
 	if !c.down {
 		c.control.cfg.Handler.ConnMessage(c, kind, body)
 	}
@@ -192,8 +193,8 @@ func (c *Conn) end(only *stream, cause error) {
 	c.queue = sendQueue{}
 	c.mu.Unlock()
 
-	c.events.Lock()
-	defer c.events.Unlock()
+	c.events <- struct{}{}
+	defer func() { <-c.events }()
 	if c.down {
 		return
 	}

@@ -181,8 +181,8 @@ func (c *Control) outlive(cur *Conn, s *stream) error {
 // attach makes the first Conn of a peer's run.
 func (c *Control) attach(p *peer, s *stream, lower bool) error {
 	conn := newConn(s)
-	conn.events.Lock()
-	defer conn.events.Unlock()
+	conn.events <- struct{}{}
+	defer func() { <-conn.events }()
 	if lower {
 		s.urge([]byte{byte(messageSettled)})
 	}
