@@ -69,11 +69,12 @@ func (n *node) setUpRules() error {
 	if err := n.firewall.Ensure(); err != nil {
 		return err
 	}
-	return errors.Join(
-		n.firewall.SetStrict(n.cfg.StrictPorts),
-		n.firewall.SetTrunk(n.deviceName),
-		n.firewall.SetUnderlayGuard(n.port),
-	)
+	err := errors.Join(n.firewall.SetStrict(n.cfg.StrictPorts), n.firewall.SetTrunk(n.deviceName))
+	if err == nil && n.bridge.Made() {
+		// A bridge of somebody else may carry the underlay itself.
+		err = n.firewall.SetUnderlayGuard(n.port)
+	}
+	return err
 }
 
 // watchPorts tells the port rules which ports the bridge has. n.mu must be held.

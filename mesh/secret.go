@@ -22,9 +22,6 @@ const (
 	fileEndpoints = "endpoints"
 )
 
-// tokenPrefix is what every token starts with.
-const tokenPrefix = "rs1-"
-
 // maxSecretFile bounds what is read of a secret file, bytes.
 const maxSecretFile = 16 << 10
 
@@ -132,7 +129,7 @@ func parseSecret(text, networkName, where string) (*crypto.Network, error) {
 	if err == nil {
 		return network, nil
 	}
-	if strings.HasPrefix(secret, tokenPrefix) || errors.Is(err, crypto.ErrNewerFormat) {
+	if !errors.Is(err, crypto.ErrForeign) {
 		return nil, fmt.Errorf("%s: %w", where, err)
 	}
 	// What is neither is a passphrase, unless nobody would type it.

@@ -13,6 +13,7 @@ import (
 	"ripstop/mesh/gossip"
 	"ripstop/route"
 	"ripstop/transport"
+	"ripstop/tun"
 )
 
 // status is what the node knows, for people and programs.
@@ -80,6 +81,24 @@ func (n *node) counters() map[string]uint64 {
 		all["frames_in"] += p.FramesIn.Load()
 		all["bytes_out"] += p.BytesOut.Load()
 		all["bytes_in"] += p.BytesIn.Load()
+	}
+	if d, ok := n.device.(tun.Dropped); ok {
+		for reason, count := range d.Dropped() {
+			all["device_"+strings.ReplaceAll(reason, "-", "_")] += count
+		}
+	}
+	for reason, count := range n.control.Counters() {
+		all["control_"+strings.ReplaceAll(reason, "-", "_")] += count
+	}
+	socket := n.socket.Stats()
+	for name, count := range map[string]uint64{
+		"udp_kernel_drops": socket.KernelDrops, "udp_truncated": socket.Truncated, "udp_receive_errors": socket.ReceiveErrors,
+		"udp_too_big": socket.TooBig, "udp_no_buffers": socket.NoBuffers, "udp_refused": socket.Refused,
+		"udp_unreachable": socket.Unreachable, "udp_send_errors": socket.SendErrors,
+	} {
+		if count != 0 {
+			all[name] = count
+		}
 	}
 	if n.firewall != nil {
 		if drops, err := n.firewall.Counters(); err == nil {

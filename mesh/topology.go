@@ -118,9 +118,30 @@ func (n *node) endpoints() []route.Endpoint {
 			VNI: route.VNI(body.VNI), MAC: body.MAC, Addresses: body.Addresses, Names: body.Names,
 			Host: r.Origin, Claim: body.Claim,
 		}
+		if r.Origin == n.identity.Name() {
+			n.addOptOuts(&e)
+		}
 		all = append(all, e)
 	}
 	return all
+}
+
+// addOptOuts adds what this host's own ports may send beside their own. It is known
+// here only: port rules are the first wall, and stand here too.
+func (n *node) addOptOuts(e *route.Endpoint) {
+	for _, a := range n.attachments {
+		if a.mac() != e.MAC {
+			continue
+		}
+		rule := a.rule()
+		e.AllowAnyMAC, e.AllowAddresses = rule.AnyMAC, rule.AllowAddresses
+		for _, m := range rule.AllowMACs {
+			e.AllowMACs = append(e.AllowMACs, m)
+		}
+		if rule.AnyAddress {
+			e.AllowAddresses = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+		}
+	}
 }
 
 // alive reports whether some host has a link with the one called name.

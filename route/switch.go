@@ -38,7 +38,7 @@ func (v Verdict) String() string {
 }
 
 // Decision is what a Switch says of a frame. Peer belongs to ToPeer, Drop to
-// DropFrame, Flow (the label for relay headers) to ToPeer and Copies.
+// DropFrame, Flow (the label for relay headers and the choice of queues) to all but it.
 type Decision struct {
 	Verdict Verdict
 	Peer    PeerID
@@ -153,7 +153,7 @@ func (s *Switch) FromPeer(t *Table, now int64, vni VNI, src PeerID, frame []byte
 	if !managed {
 		s.learned.Learn(now, vni, e.Source, src)
 	}
-	return Decision{Verdict: Deliver}
+	return Decision{Verdict: Deliver, Flow: flowOf(&e, frame)}
 }
 
 // accept reads the header and refuses what never crosses the overlay.
