@@ -29,7 +29,7 @@ const (
 const (
 	messagePing    MessageKind = 4  // answered by a pong with the same number
 	messagePong    MessageKind = 5  //
-	messageReady   MessageKind = 6  // the dialling end has finished the handshake and wants this connection
+	messageReady   MessageKind = 6  // the sender has finished the handshake and wants this connection
 	messageSettled MessageKind = 7  // the lower name takes this connection into use
 	messageAlive   MessageKind = 8  // a newer run of yours is here: do you live?
 	messageProof   MessageKind = 9  // I do, signed for that newer run

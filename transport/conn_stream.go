@@ -47,7 +47,7 @@ type stream struct {
 	begun    time.Time // when the peer's run began, by its Hello
 
 	wake     chan struct{} // capacity 1: something to write
-	ready    chan struct{} // closed: the other end has sent something, so it has finished the handshake
+	ready    chan struct{} // closed: the other end has sent something, so it has finished the handshake and wants the connection
 	settled  chan struct{} // closed: the lower name has taken the connection into use
 	admitted chan struct{} // closed: in use here, ConnUp has returned
 	retired  chan struct{} // closed: another stream has taken over here
@@ -319,9 +319,14 @@ type closedError struct{ code closeCode }
 func (e closedError) Error() string { return ErrPeerClosed.Error() + ": " + e.code.String() }
 func (e closedError) Unwrap() error { return ErrPeerClosed }
 
+// readState is what the reader remembers from message to message.
+type readState struct {
+	ready  bool      // a message has come
+	signed time.Time // the last proof of life was made
+}
+
 func (s *stream) readMessages(r io.Reader) error {
-	var signed time.Time // the last proof
-	first := true
+	var state readState
 	for {
 		m, err := s.open.Read(r)
 		switch {
@@ -332,34 +337,40 @@ func (s *stream) readMessages(r io.Reader) error {
 		case err != nil:
 			return err
 		}
-		kind, body := MessageKind(m[0]), m[1:]
-		if kind == messageClose {
-			return s.closedBy(parseClose(body))
-		}
-		if first {
-			first = false
-			close(s.ready)
-		}
-		switch kind {
-		case MessageGossip, MessageSession, MessageDatagram:
-			if err := s.deliver(kind, body); err != nil {
-				return err
-			}
-		case messageReady:
-		case messageSettled:
-			select {
-			case <-s.settled:
-			default:
-				close(s.settled)
-			}
-		case messagePing, messagePong, messageAlive, messageProof, messageClone:
-			if err := s.answer(kind, body, &signed); err != nil {
-				s.control.counts.add(countMalformed)
-			}
-		default:
-			s.control.counts.add(countUnknownKind)
+		if err := s.handle(m, &state); err != nil {
+			return err
 		}
 	}
+}
+
+// handle deals with one message; an error ends the stream.
+func (s *stream) handle(m []byte, state *readState) error {
+	kind, body := MessageKind(m[0]), m[1:]
+	if kind == messageClose {
+		return s.closedBy(parseClose(body))
+	}
+	if !state.ready {
+		state.ready = true
+		close(s.ready)
+	}
+	switch kind {
+	case MessageGossip, MessageSession, MessageDatagram:
+		return s.deliver(kind, body)
+	case messageReady:
+	case messageSettled:
+		select {
+		case <-s.settled:
+		default:
+			close(s.settled)
+		}
+	case messagePing, messagePong, messageAlive, messageProof, messageClone:
+		if err := s.answer(kind, body, &state.signed); err != nil {
+			s.control.counts.add(countMalformed)
+		}
+	default:
+		s.control.counts.add(countUnknownKind)
+	}
+	return nil
 }
 
 // answer deals with the messages that need no settled connection.

@@ -67,13 +67,9 @@ func (c *Control) begin(ctx context.Context, s *stream) error {
 // settle decides what becomes of s.
 func (c *Control) settle(p *peer, s *stream) error {
 	lower := c.name.Compare(s.name) < 0
-	if s.dialled && !lower {
-		s.urge([]byte{byte(messageReady)})
-	}
-	if !s.dialled {
-		if err := s.await(s.ready); err != nil {
-			return err
-		}
+	s.urge([]byte{byte(messageReady)})
+	if err := s.await(s.ready); err != nil {
+		return err
 	}
 	if !lower {
 		// An older run is to be asked before the lower name hears anything of a

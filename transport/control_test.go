@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -432,6 +433,7 @@ func TestBackoff(t *testing.T) {
 func TestControlNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, network, ids := newMemNet(), testNetwork(t), testIdentities(t, 2)
+		var mu sync.Mutex // guards lookups and answers
 		lookups := 0
 		answers := []string{"10.0.0.7", "10.0.0.8"}
 		n.latency = func(_ netip.Addr, to netip.AddrPort) time.Duration {
@@ -445,6 +447,8 @@ func TestControlNames(t *testing.T) {
 				if host != "vm2.example" {
 					t.Errorf("asked for %q", host)
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				lookups++
 				for _, s := range answers {
 					addrs = append(addrs, netip.MustParseAddr(s))
@@ -455,10 +459,12 @@ func TestControlNames(t *testing.T) {
 		b := n.start(t, ids[1], network, 2)
 		a.SetTargets([]string{"VM2.example"})
 		wait(10 * time.Second)
+		mu.Lock()
 		if s := a.target(); s.State == TargetUp || lookups < 2 {
 			t.Errorf("%+v after %d lookups", s, lookups)
 		}
 		answers = []string{"10.0.0.8", "10.0.0.7", "::ffff:10.0.0.2"}
+		mu.Unlock()
 		wait(backoffMax + dialTimeout)
 		if s := a.target(); s.State != TargetUp || s.Peer != b.id.Name() {
 			t.Errorf("%+v", s)

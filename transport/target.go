@@ -32,9 +32,12 @@ func parseTarget(s string) (Target, error) {
 	if s == "" {
 		return Target{}, errors.New("empty")
 	}
-	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
-		bracketed := strings.HasPrefix(s, "[")
-		if bracketed != strings.HasSuffix(s, "]") || bracketed && addr.Is4() {
+	bare, bracketed := s, false
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		bare, bracketed = s[1:len(s)-1], true
+	}
+	if addr, err := netip.ParseAddr(bare); err == nil {
+		if bracketed && addr.Is4() {
 			return Target{}, errors.New("brackets go around an IPv6 address")
 		}
 		return addrTarget(addr, 0)
@@ -74,6 +77,8 @@ func addrTarget(addr netip.Addr, port uint16) (Target, error) {
 		return Target{}, errors.New("the unspecified address is nobody's")
 	case addr.IsMulticast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return Target{}, errors.New("a multicast or broadcast address cannot be dialled")
+	case len(addr.Zone()) > 15 || strings.ContainsFunc(addr.Zone(), func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:[]%", r) }):
+		return Target{}, fmt.Errorf("no interface can be called %q", addr.Zone())
 	}
 	return Target{Addr: addr, Port: port}, nil
 }
