@@ -38,10 +38,10 @@ func attachCommand() command {
 			var q api.AttachRequest
 			var allowMAC, allowAddress []text
 			flags.Var(list[netip.Prefix]{&q.Addresses, netip.ParsePrefix, "CIDR"}, "address", "address and prefix length (repeatable)")
-			flags.StringVar(&q.Interface, "interface", api.DefaultInterface, "`NAME` of the interface inside")
-			flags.StringVar(&q.Name, "name", "", "`NAME` of the endpoint")
-			flags.StringVar(&q.MAC, "mac", "", "`MAC` address (default made from the namespace)")
-			flags.IntVar(&q.MTU, "mtu", 0, "`BYTES` of its largest packet (default the network's)")
+			flags.StringVar(&q.Interface, "interface", api.DefaultInterface, "`NAME` the interface inside")
+			flags.StringVar(&q.Name, "name", "", "`NAME` the endpoint, for people and for detach")
+			flags.StringVar(&q.MAC, "mac", "", "`MAC` its own (default made from the namespace)")
+			flags.IntVar(&q.MTU, "mtu", 0, "`BYTES` its largest packet (default the network's)")
 			flags.Var(list[netip.Prefix]{&q.Routes, netip.ParsePrefix, "CIDR"}, "route", "send this range through the interface too (repeatable)")
 			flags.BoolVar(&q.Move, "move", false, "take over MAC and addresses that another host has")
 			flags.Var(list[text]{&allowMAC, parseAllowMAC, "MAC|any"}, "allow-mac", "let it send from this MAC too (repeatable)")
@@ -204,7 +204,7 @@ Examples:
   ripstop detach pid:4711
   ripstop detach web1`,
 		setup: func(flags *pflag.FlagSet) action {
-			iface := flags.String("interface", "", "`NAME` of the interface inside, where there are several")
+			iface := flags.String("interface", "", "`NAME` the interface inside, where there are several")
 			return func(ctx context.Context, in *invocation, args []string) error {
 				if len(args) == 0 {
 					return misuse("which NETNS?")

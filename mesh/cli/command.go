@@ -33,6 +33,7 @@ type command struct {
 	short  string // one line, for the list of commands
 	text   string // what it does, examples
 	client bool   // asks the daemon: has --socket
+	mute   bool   // prints no answer: has no --json
 	hidden bool
 	setup  func(flags *pflag.FlagSet) action
 }
@@ -174,7 +175,9 @@ func (c command) flags(in *invocation) (*pflag.FlagSet, action) {
 	if c.client {
 		socketFlag(flags, in)
 	}
-	flags.BoolVar(&in.json, "json", in.json, "print one JSON object")
+	if !c.mute {
+		jsonFlag(flags, in)
+	}
 	return flags, run
 }
 
@@ -187,11 +190,15 @@ func newFlags(name string) *pflag.FlagSet {
 
 func globalFlags(flags *pflag.FlagSet, in *invocation) {
 	socketFlag(flags, in)
+	jsonFlag(flags, in)
+}
+
+func jsonFlag(flags *pflag.FlagSet, in *invocation) {
 	flags.BoolVar(&in.json, "json", false, "print one JSON object")
 }
 
 func socketFlag(flags *pflag.FlagSet, in *invocation) {
-	flags.StringVar(&in.socket, "socket", DefaultSocket, "the daemon's `PATH`")
+	flags.StringVar(&in.socket, "socket", DefaultSocket, "`PATH` the daemon's socket")
 }
 
 // Variable is the environment variable of a flag: --log-level is RIPSTOP_LOG_LEVEL.

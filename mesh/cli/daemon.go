@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -103,9 +104,9 @@ Examples:
 		setup: func(flags *pflag.FlagSet) action {
 			var cfg mesh.Config
 			var yes bool
-			flags.StringVar(&cfg.StateDir, "state", DefaultState, "`DIR` to remove when no daemon runs")
-			flags.StringVar(&cfg.Bridge, "bridge", "ripstop", "`NAME` of the bridge to remove when no daemon runs")
-			flags.StringVar(&cfg.Device, "device", "ripstop0", "`NAME` of its device")
+			flags.StringVar(&cfg.StateDir, "state", DefaultState, "`DIR` what to remove when no daemon runs")
+			flags.StringVar(&cfg.Bridge, "bridge", "ripstop", "`NAME` the bridge to remove when no daemon runs")
+			flags.StringVar(&cfg.Device, "device", "ripstop0", "`NAME` its TAP device")
 			flags.BoolVarP(&yes, "yes", "y", false, "do not ask")
 			return func(ctx context.Context, in *invocation, args []string) error {
 				if err := noArguments(args); err != nil {
@@ -121,7 +122,10 @@ Examples:
 				err := end(ctx, in, (*api.Client).Reset)
 				if errors.Is(err, api.ErrUnreachable) {
 					cfg.Socket, cfg.Log = in.socket, slog.New(slog.NewTextHandler(in.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-					err = mesh.Reset(ctx, cfg)
+					stale := errors.Is(err, unix.ECONNREFUSED) // a socket whose daemon was killed
+					if err = mesh.Reset(ctx, cfg); err == nil && stale {
+						err = os.Remove(in.socket)
+					}
 				}
 				if err != nil {
 					return err

@@ -58,9 +58,18 @@ func (d *demo) join(ctx context.Context) error {
 			}
 		}
 		slices.Sort(links)
-		d.say("  %s  is %s, linked with %s, reaches %d hosts", s.Nickname, s.Name, strings.Join(links, " and "), len(s.Peers))
+		d.say("  %s  is %s, linked with %s, reaches %d hosts", s.Nickname, s.Name, and(links), len(s.Peers))
 	}
 	return nil
+}
+
+// and lists words for people.
+func and(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " and " + words[last]
 }
 
 // each runs f for all names at once and joins the errors.
@@ -130,7 +139,7 @@ func (d *demo) attach(ctx context.Context) error {
 	d.facts.Way = way
 	d.say("\nTwo containers on each host are attached: %s is %s, %s is %s. A frame from %s to %s goes\n", from.Name(), fromAddr, to.Name(), toAddr, from.Name(), to.Name())
 	d.say("    %s → %s → %s\n", from.Name(), arrows(way), to.Name())
-	d.say("Host %s seals it for host %s; %s pass it on and cannot read it.", demoFirst, demoLast, strings.Join(way[1:len(way)-1], " and "))
+	d.say("Host %s seals it for host %s; %s pass it on and cannot read it.", demoFirst, demoLast, and(way[1:len(way)-1]))
 	return nil
 }
 
@@ -190,7 +199,7 @@ func (d *demo) ping(ctx context.Context) error {
 	d.facts.Sealed.Frames = len(watch.Frames())
 	d.facts.Sealed.InClear = watch.Contains([]byte(demoMarker))
 	d.say("\nPing: %d of %d answered, %.2f ms on average, TTL %d: for the containers it is one Ethernet.", f.Answered, f.Sent, f.AverageMS, f.TTL)
-	d.say("On the link %s–%s %d frames went by meanwhile; %d showed a byte sequence the pings carried.", demoCutA, demoCutB, d.facts.Sealed.Frames, d.facts.Sealed.InClear)
+	d.say("On the link %s–%s %d frames went by meanwhile; %d of them showed the text that each ping carried.", demoCutA, demoCutB, d.facts.Sealed.Frames, d.facts.Sealed.InClear)
 	if d.facts.Sealed.InClear > 0 {
 		return fmt.Errorf("%d frames crossed the link %s–%s in clear", d.facts.Sealed.InClear, demoCutA, demoCutB)
 	}
@@ -206,7 +215,7 @@ func (d *demo) throughput(ctx context.Context) error {
 		return err
 	}
 	d.facts.BitsPerSecond = float64(8*n) / took.Seconds()
-	d.say("TCP from %s to %s, over %d links of which every host on the way is this machine: %.0f Mbit/s.", from.Name(), to.Name(), len(d.facts.Way)-1, d.facts.BitsPerSecond/1e6)
+	d.say("TCP from %s to %s, sealed, relayed and opened all on this machine: %.0f Mbit/s.", from.Name(), to.Name(), d.facts.BitsPerSecond/1e6)
 	return nil
 }
 

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
-)
+	"text/tabwriter"
 
-// helpWidth is how wide flag texts are wrapped, columns.
-const helpWidth = 100
+	"github.com/spf13/pflag"
+)
 
 const overviewHead = `ripstop joins containers, VMs and network namespaces on many hosts into one encrypted
 Ethernet network.
@@ -66,5 +66,31 @@ func printCommand(w io.Writer, c command) {
 	}
 	fmt.Fprintf(w, "Usage: %s\n\n%s\n", usage, strings.TrimSpace(c.text))
 	flags, _ := c.flags(new(invocation))
-	fmt.Fprintf(w, "\nFlags:\n%s", flags.FlagUsagesWrapped(helpWidth))
+	io.WriteString(w, "\nFlags:\n")
+	printFlags(w, flags)
+}
+
+// printFlags lists flags with what they take, what they do, and their default. What
+// a flag takes stands in back-quotes before its text, or is its type's name.
+func printFlags(w io.Writer, flags *pflag.FlagSet) {
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	flags.VisitAll(func(f *pflag.Flag) {
+		takes, _ := pflag.UnquoteUsage(f)
+		usage := f.Usage
+		if strings.HasPrefix(usage, "`") {
+			_, usage, _ = strings.Cut(usage[1:], "`")
+			usage = strings.TrimSpace(usage)
+		}
+		short := "    "
+		if f.Shorthand != "" {
+			short = "-" + f.Shorthand + ", "
+		}
+		switch f.DefValue {
+		case "", "false", "0", "0s":
+		default:
+			usage += " (default " + f.DefValue + ")"
+		}
+		fmt.Fprintf(tw, "  %s--%s\t%s\n", short, strings.TrimSpace(f.Name+" "+takes), usage)
+	})
+	tw.Flush()
 }

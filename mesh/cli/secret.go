@@ -44,9 +44,9 @@ func secretCommand() command {
 		name: "secret", args: "new|show [flags]", short: "make or show a network's secret", text: secretText,
 		setup: func(flags *pflag.FlagSet) action {
 			var cipher, adminFile, state string
-			flags.StringVar(&cipher, "cipher", "auto", "`auto|none`, for new")
-			flags.StringVar(&adminFile, "admin-file", "", "`FILE` for the network's private admin key, for new")
-			flags.StringVar(&state, "state", DefaultState, "`DIR` of the daemon, for show")
+			flags.StringVar(&cipher, "cipher", "auto", "`POLICY` auto or none, for new")
+			flags.StringVar(&adminFile, "admin-file", "", "`FILE` where to keep the network's private admin key, for new")
+			flags.StringVar(&state, "state", DefaultState, "`DIR` the daemon's, for show")
 			return func(_ context.Context, in *invocation, args []string) error {
 				if len(args) == 0 {
 					return misuse("new or show is missing")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +37,7 @@ func statusCommand() command {
 	return command{
 		name: "status", args: "[peers|links|routes|endpoints] [flags]", short: "show this host and the network", client: true, text: statusText,
 		setup: func(flags *pflag.FlagSet) action {
-			wait := flags.Duration("wait", 0, "wait up to `DURATION`, such as 30s, until all links are up")
+			wait := flags.Duration("wait", 0, "`DURATION` wait so long, such as 30s, until all links are up")
 			return func(ctx context.Context, in *invocation, args []string) error {
 				part := ""
 				if len(args) > 0 {
@@ -307,7 +308,8 @@ func (v view) targetSummary() string {
 
 func (v view) peers() table {
 	t := table{head: []string{"PEER", "NAME", "STATE", "HOPS", "VIA", "PATH", "CIPHER", "SOFTWARE"}, none: "no peers"}
-	for _, p := range v.s.Peers {
+	peers := slices.SortedStableFunc(slices.Values(v.s.Peers), func(a, b api.Peer) int { return strings.Compare(a.Nickname, b.Nickname) })
+	for _, p := range peers {
 		state := "unreachable"
 		switch {
 		case p.Reachable:
@@ -322,7 +324,8 @@ func (v view) peers() table {
 
 func (v view) links() table {
 	t := table{head: []string{"LINK WITH", "STATE", "PATH", "REMOTE", "RTT", "LOSS", "MTU", "OPENED BY", "FOR"}, none: "no links"}
-	for _, l := range v.s.Links {
+	links := slices.SortedStableFunc(slices.Values(v.s.Links), func(a, b api.Link) int { return strings.Compare(a.Nickname, b.Nickname) })
+	for _, l := range links {
 		opened := "them"
 		if l.Dialled {
 			opened = "us"
@@ -351,7 +354,8 @@ func (v view) targets() table {
 
 func (v view) routes() table {
 	t := table{head: []string{"TO", "FIRST", "ELSE", "HOPS", "COST"}, none: "no routes"}
-	for _, r := range v.s.Routes {
+	routes := slices.SortedStableFunc(slices.Values(v.s.Routes), func(a, b api.Route) int { return strings.Compare(a.Nickname, b.Nickname) })
+	for _, r := range routes {
 		alternate := ""
 		if r.Alternate != "" {
 			alternate = v.host(r.Alternate)
@@ -364,10 +368,21 @@ func (v view) routes() table {
 func (v view) endpoints() table {
 	t := table{head: []string{"ENDPOINT", "ADDRESSES", "MAC", "HOST", "STATE", "INTERFACE", "NAMESPACE", "ALLOWED TOO"}, none: "no endpoints"}
 	for _, e := range v.s.Endpoints {
-		t.add(e.Name, joined(e.Addresses), e.MAC, nickOr(e.HostNickname, e.Host), e.State, e.Interface, e.Netns,
+		t.add(e.Name, bare(e.Addresses), e.MAC, nickOr(e.HostNickname, e.Host), e.State, e.Interface, e.Netns,
 			strings.Join(slices.Concat(e.AllowMAC, e.AllowAddress), " "))
 	}
 	return t
+}
+
+// bare lists prefixes, those of one address without their length.
+func bare(prefixes []netip.Prefix) string {
+	texts := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		if texts[i] = p.String(); p.IsSingleIP() {
+			texts[i] = p.Addr().String()
+		}
+	}
+	return strings.Join(texts, " ")
 }
 
 // since is how long ago t was.

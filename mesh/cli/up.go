@@ -42,32 +42,32 @@ Examples:
 
 func upCommand() command {
 	return command{
-		name: "up", args: "[flags] [PEER...]", short: "run this host's part of the network", text: upText,
+		name: "up", args: "[flags] [PEER...]", short: "run this host's part of the network", text: upText, mute: true,
 		setup: func(flags *pflag.FlagSet) action {
 			var cfg mesh.Config
 			var bind []netip.Addr
 			var advertise []advertised
 			var addresses []netip.Prefix
 			var level, format string
-			flags.StringVar(&cfg.StateDir, "state", DefaultState, "`DIR` of keys, peers and attachments")
-			flags.StringVar(&cfg.Socket, "socket", DefaultSocket, "`PATH` on which to answer the other commands")
-			flags.StringVar(&cfg.SocketGroup, "socket-group", "", "`GROUP` that may use the socket")
-			flags.StringVar(&cfg.SecretFile, "secret-file", "", "`FILE` with a token, a network file or a passphrase")
-			flags.StringVar(&cfg.NetworkName, "network", "default", "`NAME` that tells networks of one passphrase apart")
-			flags.Uint16Var(&cfg.Port, "port", 6783, "`PORT` to listen on, TCP and UDP")
+			flags.StringVar(&cfg.StateDir, "state", DefaultState, "`DIR` where keys, peers and attachments are kept")
+			flags.StringVar(&cfg.Socket, "socket", DefaultSocket, "`PATH` where to answer the other commands")
+			flags.StringVar(&cfg.SocketGroup, "socket-group", "", "`GROUP` who may use the socket, besides root")
+			flags.StringVar(&cfg.SecretFile, "secret-file", "", "`FILE` a token, a network file or a passphrase")
+			flags.StringVar(&cfg.NetworkName, "network", "default", "`NAME` tells networks with one passphrase apart")
+			flags.Uint16Var(&cfg.Port, "port", 6783, "`PORT` where to listen, TCP and UDP")
 			flags.Var(list[netip.Addr]{&bind, netip.ParseAddr, "ADDR"}, "bind", "listen on this address only (repeatable)")
 			flags.Var(list[advertised]{&advertise, parseAdvertised, "ADDR[:PORT]"}, "advertise", "tell peers this address too (repeatable)")
-			flags.StringVar(&cfg.PeersFile, "peers-file", "", "`FILE` of further peers, one a line, read again at SIGHUP")
+			flags.StringVar(&cfg.PeersFile, "peers-file", "", "`FILE` further peers, one a line; read again at SIGHUP")
 			flags.BoolVar(&cfg.NoDiscovery, "no-discovery", false, "link with the given peers only")
-			flags.StringVar(&cfg.Nickname, "nickname", "", "`NAME` shown to people (default the host's name)")
-			flags.StringVar(&cfg.Bridge, "bridge", "ripstop", "`NAME` of the bridge to make or to use")
-			flags.StringVar(&cfg.Device, "device", "ripstop0", "`NAME` of the TAP or TUN device")
-			flags.StringVar(&cfg.Mode, "mode", "bridge", "`bridge|routed`: with a bridge for containers, or the host's own addresses only")
-			flags.Var(list[netip.Prefix]{&addresses, netip.ParsePrefix, "CIDR"}, "address", "the host's own address in routed mode (repeatable)")
-			flags.IntVar(&cfg.MTU, "mtu", 0, "`BYTES` of a container's largest packet (default 1340)")
+			flags.StringVar(&cfg.Nickname, "nickname", "", "`NAME` what people see (default the host's name)")
+			flags.StringVar(&cfg.Bridge, "bridge", "ripstop", "`NAME` the bridge to make or to use")
+			flags.StringVar(&cfg.Device, "device", "ripstop0", "`NAME` the TAP or TUN device")
+			flags.StringVar(&cfg.Mode, "mode", "bridge", "`MODE` bridge: for containers; routed: the host's own addresses only")
+			flags.Var(list[netip.Prefix]{&addresses, netip.ParsePrefix, "CIDR"}, "address", "the host's own address, in routed mode (repeatable)")
+			flags.IntVar(&cfg.MTU, "mtu", 0, "`BYTES` a container's largest packet (default 1340)")
 			flags.BoolVar(&cfg.StrictPorts, "strict-ports", false, "refuse what comes from bridge ports that ripstop did not attach")
-			flags.StringVar(&level, "log-level", "info", "`debug|info|warn|error`")
-			flags.StringVar(&format, "log-format", "text", "`text|json`")
+			flags.StringVar(&level, "log-level", "info", "`LEVEL` debug, info, warn or error")
+			flags.StringVar(&format, "log-format", "text", "`FORMAT` text or json")
 			return func(ctx context.Context, in *invocation, args []string) error {
 				cfg.Peers, cfg.Bind, cfg.Address = args, bind, addresses
 				for _, a := range advertise {
@@ -165,7 +165,11 @@ func (a advertised) String() string {
 }
 
 func parseAdvertised(s string) (advertised, error) {
-	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
+	plain := s
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		plain = s[1 : len(s)-1]
+	}
+	if addr, err := netip.ParseAddr(plain); err == nil {
 		return advertised(netip.AddrPortFrom(addr.Unmap(), 0)), nil
 	}
 	host, port, err := net.SplitHostPort(s)

@@ -1,0 +1,403 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"ripstop/mesh"
+	"ripstop/mesh/api"
+)
+
+// daemon is a Backend that remembers what it was asked.
+type daemon struct {
+	asked   []any
+	refusal error
+	status  func() api.Status
+	stop    context.CancelFunc
+}
+
+func (d *daemon) note(q any) error { d.asked = append(d.asked, q); return d.refusal }
+
+func (d *daemon) Status(context.Context) (api.Status, error)            { return d.status(), nil }
+func (d *daemon) Connect(_ context.Context, q api.ConnectRequest) error { return d.note(q) }
+func (d *daemon) Forget(_ context.Context, q api.ForgetRequest) error   { return d.note(q) }
+func (d *daemon) Cancel(_ context.Context, q api.CommitRequest) error   { return d.note(q) }
+func (d *daemon) Hide(context.Context) error                            { return d.note("hide") }
+func (d *daemon) Stop(context.Context) error                            { d.stop(); return d.note("stop") }
+func (d *daemon) Reset(context.Context) error                           { d.stop(); return d.note("reset") }
+func (d *daemon) Reserve(_ context.Context, q api.AttachRequest) (api.AttachPlan, error) {
+	return api.AttachPlan{}, d.note(q)
+}
+func (d *daemon) Commit(_ context.Context, q api.CommitRequest) (api.Endpoint, error) {
+	return api.Endpoint{}, d.note(q)
+}
+func (d *daemon) Detach(_ context.Context, q api.DetachRequest) (api.AttachPlan, error) {
+	return api.AttachPlan{}, d.note(q)
+}
+func (d *daemon) Expose(_ context.Context, q api.ExposeRequest) (api.Endpoint, error) {
+	return api.Endpoint{Interface: "ripstop", MAC: "02:00:00:00:00:01", Addresses: q.Addresses}, d.note(q)
+}
+
+// serve runs d behind a socket and returns a function that runs the command line
+// against it.
+func serve(t *testing.T, d *daemon) func(args ...string) (code int, out, errOut string) {
+	t.Helper()
+	if d.status == nil {
+		d.status = sample
+	}
+	socket := filepath.Join(t.TempDir(), "s")
+	server, err := api.Listen(api.ServerConfig{Socket: socket, Backend: d, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.stop = cancel
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return func(args ...string) (int, string, string) {
+		var out, errOut bytes.Buffer
+		code := Main(t.Context(), append([]string{"--socket", socket}, args...), Stdio{
+			In: strings.NewReader("no\n"), Out: &out, Err: &errOut,
+			LookupEnv: func(string) (string, bool) { return "", false },
+		})
+		return code, out.String(), errOut.String()
+	}
+}
+
+// sample is a host b between a and c, with some of everything.
+func sample() api.Status {
+	return api.Status{
+		Version: 1, Software: "v1.0.0", Name: "02:00:00:00:00:0b", Nickname: "b", Network: "00112233445566778899aabbccddeeff",
+		Cipher: "auto", Mode: "bridge", Bridge: "ripstop", Device: "ripstop0", MTU: 1340, Port: 6783, PID: 0, UptimeSec: 3725,
+		Warnings: []string{"iptables drops what the bridge carries"},
+		Peers: []api.Peer{
+			{Name: "02:00:00:00:00:0d", Nickname: "d", Alive: true, Reachable: true, Hops: 2, Via: "c", Session: "aes-256-gcm", Path: "relay"},
+			{Name: "02:00:00:00:00:0a", Nickname: "a", Alive: true, Reachable: true, Hops: 1, Session: "aes-256-gcm", Path: "udp", Software: "v1.0.0"},
+			{Name: "02:00:00:00:00:0c", Nickname: "c\x1b[2J", Alive: true, Reachable: true, Hops: 1, Path: "tcp"},
+			{Name: "02:00:00:00:00:0e", Nickname: "e"},
+		},
+		Links: []api.Link{
+			{Peer: "02:00:00:00:00:0c", Nickname: "c", State: api.LinkUp, Path: "tcp", Remote: "198.18.2.2:6783", RTTMicro: 12345},
+			{Peer: "02:00:00:00:00:0a", Nickname: "a", State: api.LinkUp, Path: "udp", Remote: "198.18.1.1:6783", RTTMicro: 431, Loss: 0.25, Dialled: true},
+		},
+		Targets: []api.Target{
+			{Target: "vm1", State: api.TargetUp, Peer: "02:00:00:00:00:0a"},
+			{Target: "vm2", State: api.TargetSelf},
+		},
+		Routes: []api.Route{
+			{Peer: "02:00:00:00:00:0d", Nickname: "d", Next: "02:00:00:00:00:0c", Alternate: "02:00:00:00:00:0a", Hops: 2, CostMicro: 25000},
+			{Peer: "02:00:00:00:00:0a", Nickname: "a", Next: "02:00:00:00:00:0a", Hops: 1, CostMicro: 431},
+		},
+		Endpoints: []api.Endpoint{
+			{Name: "web", MAC: "02:00:5e:00:53:01", Addresses: []netip.Prefix{netip.MustParsePrefix("10.32.0.1/12")}, Host: "02:00:00:00:00:0b", HostNickname: "b", State: api.EndpointHere, Interface: "rip0", Netns: "pid:1", AllowMAC: []string{"any"}},
+			{Name: "db", MAC: "02:00:5e:00:53:02", Addresses: []netip.Prefix{netip.MustParsePrefix("10.32.0.2/32")}, Host: "02:00:00:00:00:0a", HostNickname: "a", State: api.EndpointRemote},
+		},
+		Counters: map[string]uint64{"frames_in": 10, "drop_no_route": 3, "port_rule_mac": 9, "drop_send_error": 0},
+	}
+}
+
+func TestStatusForPeople(t *testing.T) {
+	run := serve(t, new(daemon))
+	for _, c := range []struct{ part, want string }{
+		{"", `
+      host  b  02:00:00:00:00:0b
+   network  00112233445566778899aabbccddeeff, encrypted
+    device  bridge ripstop, device ripstop0, MTU 1340, port 6783
+   running  v1.0.0, for 1h2m5s, process 0
+     peers  4, 3 reachable, 1 of them through others
+     links  2, 2 up; 2 to dial: 1 self, 1 up
+ endpoints  2, 1 here
+   dropped  12: 9 port rule mac, 3 no route
+   WARNING  iptables drops what the bridge carries
+`},
+		{"peers", `
+PEER    NAME               STATE      HOPS  VIA  PATH   CIPHER       SOFTWARE
+a       02:00:00:00:00:0a  reachable  1     -    udp    aes-256-gcm  v1.0.0
+c?[2J   02:00:00:00:00:0c  reachable  1     -    tcp    -            -
+d       02:00:00:00:00:0d  reachable  2     c    relay  aes-256-gcm  -
+e       02:00:00:00:00:0e  gone       -     -    -      -            -
+`},
+		{"links", `
+LINK WITH  STATE  PATH  REMOTE           RTT      LOSS  OPENED BY
+a          up     udp   198.18.1.1:6783  0.43 ms  25 %  us
+c          up     tcp   198.18.2.2:6783  12 ms    0 %   them
+
+TO DIAL  STATE  IS
+vm1      up     a
+vm2      self   -
+`},
+		{"routes", `
+TO  FIRST   ELSE  HOPS  COST
+a   a       -     1     0.43 ms
+d   c?[2J   a     2     25 ms
+`},
+		{"endpoints", `
+ENDPOINT  ADDRESSES     MAC                HOST  STATE   INTERFACE  NAMESPACE  ALLOWED TOO
+web       10.32.0.1/12  02:00:5e:00:53:01  b     here    rip0       pid:1      any
+db        10.32.0.2     02:00:5e:00:53:02  a     remote  -          -          -
+`},
+	} {
+		args := []string{"status"}
+		if c.part != "" {
+			args = append(args, c.part)
+		}
+		code, out, errOut := run(args...)
+		want := strings.ReplaceAll(strings.TrimPrefix(c.want, "\n"), "c?[2J ", "c?[2J")
+		if code != ExitOK || errOut != "" || tidy(out) != tidy(want) {
+			t.Errorf("%v: code %d, stderr %q\ngot:\n%s\nwant:\n%s", args, code, errOut, out, want)
+		}
+	}
+}
+
+// tidy makes the number of spaces between columns count for nothing.
+func tidy(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = strings.Join(strings.Fields(line), " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestStatusForPrograms(t *testing.T) {
+	run := serve(t, new(daemon))
+	for part, fields := range map[string][]string{
+		"peers":     {"version", "peers"},
+		"links":     {"version", "links", "targets"},
+		"routes":    {"version", "routes"},
+		"endpoints": {"version", "endpoints"},
+	} {
+		code, out, _ := run("status", part, "--json")
+		var v map[string]any
+		if err := json.Unmarshal([]byte(out), &v); err != nil || code != ExitOK || len(v) != len(fields) {
+			t.Errorf("%s: code %d, %v: %s", part, code, err, out)
+		}
+		for _, f := range fields {
+			if v[f] == nil || v["version"] != 1.0 {
+				t.Errorf("%s: no %s in %s", part, f, out)
+			}
+		}
+	}
+	code, out, _ := run("--json", "status")
+	var s api.Status
+	if err := json.Unmarshal([]byte(out), &s); err != nil || code != ExitOK || !reflect.DeepEqual(s, sample()) {
+		t.Errorf("code %d, %v: %+v", code, err, s)
+	}
+}
+
+func TestNoneOfAnything(t *testing.T) {
+	run := serve(t, &daemon{status: func() api.Status { return api.Status{Nickname: "x"} }})
+	for part, want := range map[string]string{"peers": "no peers\n", "links": "no links\n\nno peers to dial\n", "routes": "no routes\n", "endpoints": "no endpoints\n"} {
+		if code, out, _ := run("status", part); code != ExitOK || out != want {
+			t.Errorf("%s: code %d, %q", part, code, out)
+		}
+		if _, out, _ := run("status", part, "--json"); strings.Contains(out, "null") {
+			t.Errorf("%s: %s", part, out)
+		}
+	}
+}
+
+func TestStatusWait(t *testing.T) {
+	asked := 0
+	d := &daemon{status: func() api.Status {
+		s := sample()
+		if asked++; asked < 3 {
+			s.Targets[0].State, s.Targets[0].Error = api.TargetWaiting, "connection refused"
+		}
+		return s
+	}}
+	run := serve(t, d)
+	if code, _, errOut := run("status", "--wait", "10s"); code != ExitOK || asked != 3 || errOut != "" {
+		t.Errorf("code %d after %d questions: %s", code, asked, errOut)
+	}
+	asked = -1 << 30
+	code, out, errOut := run("status", "links", "--wait", "150ms")
+	if code != ExitFailed || !strings.Contains(errOut, "not settled after 150ms: peer vm1: connection refused") || !strings.Contains(out, "vm1") {
+		t.Errorf("code %d: %s%s", code, out, errOut)
+	}
+	if code, _, errOut := run("status"); code != ExitOK || errOut != "" {
+		t.Errorf("without --wait: code %d: %s", code, errOut)
+	}
+}
+
+func TestUnsettled(t *testing.T) {
+	for _, c := range []struct {
+		change func(*api.Status)
+		want   string
+	}{
+		{func(*api.Status) {}, ""},
+		{func(s *api.Status) { s.Targets[0].State = api.TargetConnecting }, "peer vm1 is connecting"},
+		{func(s *api.Status) { s.Targets[0].State, s.Targets[0].Error = api.TargetRefused, "other network" }, "peer vm1: other network"},
+		{func(s *api.Status) { s.Links[1].State = api.LinkConnecting }, "peer vm1 is up"}, // TCP is, the link is not
+		{func(s *api.Status) { s.Links[0].State = api.LinkDown }, "the link with c is down"},
+		{func(s *api.Status) { s.Peers[0].Reachable = false }, "there is no way to d yet"},
+		{func(s *api.Status) { s.Peers[3].Reachable = false }, ""}, // gone
+	} {
+		s := sample()
+		c.change(&s)
+		if got := unsettled(s); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestCommandsAskTheDaemon(t *testing.T) {
+	prefixes := []netip.Prefix{netip.MustParsePrefix("10.32.0.1/12"), netip.MustParsePrefix("fd00::1/64")}
+	for _, c := range []struct {
+		args  []string
+		asked any
+		out   string
+	}{
+		{[]string{"connect", "vm1", "vm2:7000"}, api.ConnectRequest{Peers: []string{"vm1", "vm2:7000"}}, ""},
+		{[]string{"connect", "--replace"}, api.ConnectRequest{Peers: []string{}, Replace: true}, ""},
+		{[]string{"connect", "vm1", "--replace", "--json"}, api.ConnectRequest{Peers: []string{"vm1"}, Replace: true}, "{\n  \"version\": 1\n}\n"},
+		{[]string{"forget", "vm1"}, api.ForgetRequest{Peers: []string{"vm1"}}, ""},
+		{[]string{"hide"}, "hide", ""},
+		{[]string{"expose", "--address", "10.32.0.1/12", "--address", "fd00::1/64"}, api.ExposeRequest{Addresses: prefixes}, "ripstop  02:00:00:00:00:01  10.32.0.1/12 fd00::1/64\n"},
+		{[]string{"expose", "--address", "10.32.0.1/12,fd00::1/64"}, api.ExposeRequest{Addresses: prefixes}, "ripstop  02:00:00:00:00:01  10.32.0.1/12 fd00::1/64\n"},
+		{[]string{"stop"}, "stop", ""},
+		{[]string{"reset", "--yes"}, "reset", ""},
+	} {
+		d := new(daemon)
+		code, out, errOut := serve(t, d)(c.args...)
+		if code != ExitOK || errOut != "" || out != c.out || len(d.asked) != 1 || !reflect.DeepEqual(d.asked[0], c.asked) {
+			t.Errorf("%v: code %d, out %q, err %q, asked %+v", c.args, code, out, errOut, d.asked)
+		}
+	}
+	d := &daemon{refusal: api.Errorf(api.CodeConflict, "10.32.0.1 is in use on host a")}
+	code, out, errOut := serve(t, d)("expose", "--address", "10.32.0.1/12")
+	if code != ExitFailed || out != "" || errOut != "ripstop: 10.32.0.1 is in use on host a\n" {
+		t.Errorf("a refusal: code %d, out %q, err %q", code, out, errOut)
+	}
+	d = &daemon{refusal: api.Errorf(api.CodeNotFound, "not attached")}
+	if code, _, _ := serve(t, d)("detach", "no-such-name"); code != ExitFailed || !reflect.DeepEqual(d.asked, []any{api.DetachRequest{Netns: "no-such-name", Name: "no-such-name"}}) {
+		t.Errorf("detach of what is gone: code %d, asked %+v", code, d.asked)
+	}
+	d = new(daemon)
+	if code, _, errOut := serve(t, d)("reset"); code != ExitFailed || len(d.asked) != 0 || !strings.Contains(errOut, "nothing was removed") {
+		t.Errorf("reset answered with no: code %d, asked %+v, err %q", code, d.asked, errOut)
+	}
+}
+
+func TestAttachRefusesTheHostItself(t *testing.T) {
+	d := new(daemon)
+	code, _, errOut := serve(t, d)("attach", "/proc/self/ns/net", "--address", "10.32.0.1/12")
+	if code != ExitFailed || len(d.asked) != 0 || !strings.Contains(errOut, "ripstop expose") {
+		t.Errorf("code %d, asked %+v, err %q", code, d.asked, errOut)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{errors.New("x"), ExitFailed},
+		{&mesh.ExitError{Code: 6, Err: errors.New("clone")}, ExitClone},
+		{&mesh.ExitError{Code: 2, Err: errors.New("no secret")}, ExitMisuse},
+		{api.ErrUnreachable, ExitUnreachable},
+		{misuse("x"), ExitMisuse},
+	} {
+		err := explain(command{name: "up"}, new(invocation), c.err)
+		var e *exitError
+		if !errors.As(err, &e) || e.code != c.want || (e.code == ExitMisuse || e.code == ExitUnreachable) == (e.hint == "") {
+			t.Errorf("%v: %+v", c.err, e)
+		}
+	}
+}
+
+// TestEveryFlagHasAVariable sets every flag of every command by its variable alone.
+func TestEveryFlagHasAVariable(t *testing.T) {
+	value := map[string]string{"bool": "true", "int": "1400", "uint16": "7000", "duration": "3s", "string": "x", "ADDR": "192.0.2.1", "ADDR[:PORT]": "192.0.2.1:7",
+		"CIDR": "10.32.0.1/12", "MAC|any": "any", "CIDR|any": "any"}
+	for _, c := range commands() {
+		flags, _ := c.flags(new(invocation))
+		count := 0
+		err := fromEnvironment(flags, func(name string) (string, bool) {
+			v := ""
+			flags.VisitAll(func(f *pflag.Flag) {
+				if Variable(f.Name) == name {
+					v = value[f.Value.Type()]
+				}
+			})
+			count++
+			return v, v != ""
+		})
+		if err != nil || count == 0 {
+			t.Errorf("%s: %d variables, %v", c.name, count, err)
+		}
+		flags.VisitAll(func(f *pflag.Flag) {
+			if !f.Changed {
+				t.Errorf("%s --%s (%s) was not set by %s", c.name, f.Name, f.Value.Type(), Variable(f.Name))
+			}
+		})
+		// What was given on the command line stays.
+		flags, _ = c.flags(new(invocation))
+		if f := flags.Lookup("socket"); f != nil {
+			flags.Set("socket", "given")
+			fromEnvironment(flags, func(string) (string, bool) { return "variable", true })
+			if f.Value.String() != "given" {
+				t.Errorf("%s: the variable beats the flag", c.name)
+			}
+		}
+	}
+	if Variable("log-level") != "RIPSTOP_LOG_LEVEL" {
+		t.Error(Variable("log-level"))
+	}
+}
+
+func TestAdvertised(t *testing.T) {
+	for in, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "192.0.2.1:7": "192.0.2.1:7", "2001:db8::1": "2001:db8::1", "[2001:db8::1]": "2001:db8::1",
+		"[2001:db8::1]:7": "[2001:db8::1]:7", "::ffff:192.0.2.1": "192.0.2.1",
+		"": "", "vm1": "", "192.0.2.1:": "", "192.0.2.1:0": "", "192.0.2.1:65536": "", "[192.0.2.1": "", "2001:db8::1]": "",
+	} {
+		a, err := parseAdvertised(in)
+		if (err != nil) != (want == "") || err == nil && a.String() != want {
+			t.Errorf("%q: %v %v", in, a, err)
+		}
+	}
+}
+
+func TestReadyLine(t *testing.T) {
+	for in, want := range map[string]string{"vm1": "vm1", "my host": `"my host"`, "": `""`, `a"b`: `"a\"b"`, "a=b": `"a=b"`, "a\nb": `"a\nb"`, "größe": "größe"} {
+		if got := quote(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"stop", "stop", 0}, {"stop", "stpo", 2}, {"attach", "atach", 1}, {"up", "hide", 4}, {"", "abc", 3}} {
+		if got := distance(c.a, c.b); got != c.want {
+			t.Errorf("%q %q: %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}
+
+func TestMicros(t *testing.T) {
+	for in, want := range map[int64]string{0: "", 1: "0.00 ms", 431: "0.43 ms", 9999: "10.00 ms", 12345: "12 ms", int64(time.Second / time.Microsecond): "1000 ms"} {
+		if got := micros(in); got != want {
+			t.Errorf("%d: %q, want %q", in, got, want)
+		}
+	}
+}
