@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -26,7 +25,7 @@ type LinuxBind struct {
 	senders   []*kernelSocket // the first of each address: Send uses only these
 	receivers []ReceiveFunc
 	zones     zoneTable
-	batches   sync.Pool // of *sendBatch
+	batches   [maxIdleBatches]atomic.Pointer[sendBatch] // idle ones
 	counts    socketCounts
 }
 
@@ -101,7 +100,6 @@ func (b *LinuxBind) open() error {
 	if len(b.sockets) == 0 {
 		return missing
 	}
-	b.batches.New = func() any { return newSendBatch(b.cfg.Batch) }
 	for _, s := range b.sockets {
 		b.receivers = append(b.receivers, newReceiveBatch(b, s, b.cfg.Batch).receive)
 	}

@@ -203,6 +203,7 @@ func TestSendErrors(t *testing.T) {
 		return
 	}
 	t.Cleanup(func() { b.Close() })
+	watch(t, b)
 	port := b.Port()
 	for _, test := range []struct {
 		bad   transport.Message
@@ -346,6 +347,7 @@ func TestBindSockets(t *testing.T) {
 func TestKernelDrops(t *testing.T) {
 	b := bind(t, transport.BindConfig{Addresses: []netip.Addr{loopback}, ReceiveBuffer: 20000})
 	from := bind(t, transport.BindConfig{Addresses: []netip.Addr{loopback}})
+	watch(t, b)
 	const sent = 500
 	send := func(n int) {
 		for range n {
@@ -397,6 +399,7 @@ func TestBufferSizes(t *testing.T) {
 // sources and one message that is refused, nor its receiving allocates.
 func TestAllocations(t *testing.T) {
 	b := bind(t, transport.BindConfig{})
+	watch(t, b)
 	const count = 32
 	out, in := make([]transport.Message, count), make([]transport.Message, count)
 	for i := range out {

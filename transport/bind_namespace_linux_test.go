@@ -44,6 +44,7 @@ func TestLinkLocal(t *testing.T) {
 		}
 		defer from.Close()
 		defer to.Close()
+		watch(t, to)
 		number, err := net.InterfaceByName("left")
 		ns.must(err)
 		msgs := []transport.Message{

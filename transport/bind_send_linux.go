@@ -17,6 +17,10 @@ import (
 // hold up what goes to others.
 const sendPatience = 50 * time.Millisecond
 
+// maxIdleBatches bounds the batches kept for the next Send: as many goroutines can send
+// at once without an allocation.
+const maxIdleBatches = 32
+
 // sendControl is the room for one message's control data: the source address
 // (IPV6_PKTINFO is the longer one).
 const sendControl = 64
@@ -72,7 +76,7 @@ func (s *sendBatch) call(fd uintptr) {
 // Send sends msgs. The messages of one socket leave in order; with sockets of both
 // families the order between these is open.
 func (b *LinuxBind) Send(msgs []Message) (sent int) {
-	batch := b.batches.Get().(*sendBatch)
+	batch := b.takeBatch()
 	for i := range msgs {
 		m := &msgs[i]
 		m.Err = nil
@@ -100,9 +104,29 @@ func (b *LinuxBind) Send(msgs []Message) (sent int) {
 		}
 		sent += b.flush(batch, socket, msgs)
 	}
-	b.batches.Put(batch)
+	b.putBatch(batch)
 	b.counts.sent.Add(uint64(sent))
 	return sent
+}
+
+// takeBatch takes an idle batch, or makes one when more goroutines send than ever before.
+// No sync.Pool: it forgets, and a batch is 20 KiB.
+func (b *LinuxBind) takeBatch() *sendBatch {
+	for i := range b.batches {
+		if batch := b.batches[i].Swap(nil); batch != nil {
+			return batch
+		}
+	}
+	return newSendBatch(b.cfg.Batch)
+}
+
+// putBatch keeps a batch for the next Send.
+func (b *LinuxBind) putBatch(batch *sendBatch) {
+	for i := range b.batches {
+		if b.batches[i].CompareAndSwap(nil, batch) {
+			return
+		}
+	}
 }
 
 // pick says which of senders m leaves through: the one bound to the wanted source

@@ -46,6 +46,7 @@ func TestWireGuardBind(t *testing.T) {
 			if _, _, err := b.Open(0); !errors.Is(err, wgconn.ErrBindAlreadyOpen) {
 				t.Errorf("opened twice: %v", err)
 			}
+			watch(t, b)
 			to, err := a.ParseEndpoint(netip.AddrPortFrom(netip.MustParseAddr(kind.addr), port).String())
 			if err != nil {
 				t.Fatal(err)
@@ -90,6 +91,18 @@ func TestWireGuardBind(t *testing.T) {
 				if last.SrcIP().IsValid() {
 					t.Error("the source was not cleared")
 				}
+			}
+			// Cleared endpoints are not handed out again.
+			for _, ep := range eps[:len(bufs)] {
+				if ep != nil {
+					ep.ClearSrc()
+				}
+			}
+			if err := a.Send(bufs[:1], to); err != nil {
+				t.Error(err)
+			}
+			if n, err := receivers[0](packets, sizes, eps); n != 1 || err != nil || kind.name != "std" && eps[0].SrcToString() != kind.addr {
+				t.Errorf("%d received, %v, at %s", n, err, eps[0].SrcToString())
 			}
 			if err := a.Send([][]byte{make([]byte, 70000), []byte("behind")}, to); err == nil {
 				t.Error("a datagram of 70000 bytes was sent")

@@ -1,10 +1,12 @@
 package transport_test
 
 import (
+	"io"
 	"net"
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -61,12 +63,37 @@ func (ns *namespace) must(err error) {
 	}
 }
 
-// addAddress puts an address on a link, usable at once.
+// addAddress puts an address on a link and waits until the kernel takes what is sent to
+// it: for IPv6 that is done by a worker, behind the call (addrconf_dad_work in
+// net/ipv6/addrconf.c), and until then datagrams vanish.
 func (ns *namespace) addAddress(link netlink.Link, cidr string) {
 	addr, err := netlink.ParseAddr(cidr)
 	ns.must(err)
 	addr.Flags = unix.IFA_F_NODAD
 	ns.must(netlink.AddrAdd(link, addr))
+	const localTable = 255
+	filter := &netlink.Route{Table: localTable, LinkIndex: link.Attrs().Index, Type: unix.RTN_LOCAL}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(5 * time.Second); ; <-tick.C {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_TYPE)
+		for _, route := range routes {
+			if route.Dst != nil && route.Dst.IP.Equal(addr.IP) {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			ns.t.Errorf("set up namespace: %s never became a local address (%v)", cidr, err)
+			return
+		}
+	}
+}
+
+// watch closes s when the test has run for too long, so that a receive that waits for
+// what was lost fails instead of hanging.
+func watch(t *testing.T, s io.Closer) {
+	timer := time.AfterFunc(10*time.Second, func() { s.Close() })
+	t.Cleanup(func() { timer.Stop() })
 }
 
 // addRoute makes the kernel refuse, by a route of the given type, what goes to cidr.
