@@ -126,6 +126,9 @@ func TestLinksJoinNeighboursOnly(t *testing.T) {
 			t.Errorf("a→b %s: %d of 3 answered", to, n)
 		}
 	}
+	if n := answered(t, a.Place, linkLocal(t, b.Place, "l1").WithZone("l1"), quick); n != 3 {
+		t.Errorf("a→b link-local: %d of 3 answered", n)
+	}
 	if n := answered(t, a.Place, bc.End("c").IPv4(), quick); n != 0 {
 		t.Errorf("a reaches c without a common link")
 	}
@@ -148,6 +151,28 @@ func TestLinksJoinNeighboursOnly(t *testing.T) {
 	if got := mtu(t, b.Place, bc.End("b").Device()); got != 1280 {
 		t.Errorf("MTU %d, want 1280", got)
 	}
+}
+
+// linkLocal is a device's link-local address.
+func linkLocal(t *testing.T, p *Place, device string) (found netip.Addr) {
+	t.Helper()
+	err := p.Do(func() error {
+		i, err := net.InterfaceByName(device)
+		if err != nil {
+			return err
+		}
+		addrs, err := i.Addrs()
+		for _, a := range addrs {
+			if prefix, parseErr := netip.ParsePrefix(a.String()); parseErr == nil && prefix.Addr().IsLinkLocalUnicast() {
+				found = prefix.Addr()
+			}
+		}
+		return err
+	})
+	if err != nil || !found.IsValid() {
+		t.Fatalf("no link-local address on %s: %v", device, err)
+	}
+	return found
 }
 
 func mtu(t *testing.T, p *Place, device string) (n int) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -38,7 +39,8 @@ const (
 )
 
 // Ping sends echo requests from the place and returns one reply for each. Unanswered
-// requests are no error.
+// requests are no error. A link-local address needs the place's interface as its zone,
+// fe80::1%rip0.
 func (p *Place) Ping(ctx context.Context, to netip.Addr, cfg PingConfig) ([]PingReply, error) {
 	cfg.Count = max(cfg.Count, 1)
 	if cfg.Interval == 0 {
@@ -50,7 +52,7 @@ func (p *Place) Ping(ctx context.Context, to netip.Addr, cfg PingConfig) ([]Ping
 	if cfg.Size == 0 {
 		cfg.Size = 56
 	}
-	s, err := p.pingSocket(to, cfg.Size)
+	s, zone, err := p.pingSocket(to, cfg.Size)
 	if err != nil {
 		return nil, fmt.Errorf("lab: %s: ping %s: %w", p.name, to, err)
 	}
@@ -67,7 +69,7 @@ func (p *Place) Ping(ctx context.Context, to netip.Addr, cfg PingConfig) ([]Ping
 	replies := make([]PingReply, cfg.Count)
 	for i := range replies {
 		started := time.Now()
-		replies[i], err = s.pingOnce(to, id, uint16(i+1), payload, cfg.Timeout)
+		replies[i], err = s.pingOnce(to, zone, id, uint16(i+1), payload, cfg.Timeout)
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("lab: %s: ping %s: %w", p.name, to, ctx.Err())
 		}
@@ -84,17 +86,24 @@ func (p *Place) Ping(ctx context.Context, to netip.Addr, cfg PingConfig) ([]Ping
 	return replies, nil
 }
 
-// pingSocket opens a raw ICMP socket in the place.
-func (p *Place) pingSocket(to netip.Addr, size int) (*socketFile, error) {
+// pingSocket opens a raw ICMP socket in the place, and finds the number of the
+// interface that a link-local address names behind its %.
+func (p *Place) pingSocket(to netip.Addr, size int) (s *socketFile, zone uint32, err error) {
 	if size > maxPing {
-		return nil, fmt.Errorf("%d bytes are more than %d", size, maxPing)
+		return nil, 0, fmt.Errorf("%d bytes are more than %d", size, maxPing)
 	}
 	family, protocol := unix.AF_INET, unix.IPPROTO_ICMP
 	if to.Is6() {
 		family, protocol = unix.AF_INET6, unix.IPPROTO_ICMPV6
 	}
-	var s *socketFile
-	err := p.Do(func() error {
+	err = p.Do(func() error {
+		if to.Zone() != "" {
+			dev, err := net.InterfaceByName(to.Zone())
+			if err != nil {
+				return err
+			}
+			zone = uint32(dev.Index)
+		}
 		fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 		if err != nil {
 			return err
@@ -102,16 +111,16 @@ func (p *Place) pingSocket(to netip.Addr, size int) (*socketFile, error) {
 		s, err = newSocketFile(fd)
 		return err
 	})
-	return s, err
+	return s, zone, err
 }
 
 // pingOnce sends one request and waits for its answer.
-func (s *socketFile) pingOnce(to netip.Addr, id, seq uint16, payload []byte, timeout time.Duration) (PingReply, error) {
+func (s *socketFile) pingOnce(to netip.Addr, zone uint32, id, seq uint16, payload []byte, timeout time.Duration) (PingReply, error) {
 	request, reply := byte(echoRequest4), byte(echoReply4)
 	var addr unix.Sockaddr = &unix.SockaddrInet4{Addr: last4(to)}
 	if to.Is6() {
 		request, reply = echoRequest6, echoReply6
-		addr = &unix.SockaddrInet6{Addr: to.As16()}
+		addr = &unix.SockaddrInet6{Addr: to.As16(), ZoneId: zone}
 	}
 	b := make([]byte, icmpHeader, icmpHeader+len(payload))
 	b[0] = request
