@@ -12,7 +12,8 @@ import (
 //
 //	kind 1 | body                                            MessageGossip, MessageSession, MessageDatagram
 //	kind 1 | number 8                                        ping, pong
-//	kind 1                                                   ready, settled
+//	kind 1                                                   ready
+//	kind 1 | number 8 | number of the one before 8           settled
 //	kind 1 | newer UID 8                                     alive?
 //	kind 1 | older UID 8 | newer UID 8 | signature 64        alive!, clone
 //	kind 1 | code 1                                          close
@@ -44,6 +45,27 @@ const (
 	numberLen = 8
 	proofLen  = 8 + 8 + len(crypto.Signature{})
 )
+
+// settlement is what the lower name says when it takes a connection into use: the
+// number of this decision, counted over its run, and of the connection of the pair
+// that was in use before, 0 if there was none. The two come on different connections,
+// and may be read in the other order.
+type settlement struct{ number, before uint64 }
+
+func (m settlement) append(b []byte) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, m.number), m.before)
+}
+
+func parseSettlement(b []byte) (m settlement, err error) {
+	if len(b) != 2*numberLen {
+		return m, fmt.Errorf("transport: parse settlement: %d bytes, not %d", len(b), 2*numberLen)
+	}
+	m = settlement{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
+	if m.number <= m.before {
+		return m, fmt.Errorf("transport: parse settlement: number %d after %d", m.number, m.before)
+	}
+	return m, nil
+}
 
 // proofLabel separates proofs of life from every other signature of a host.
 const proofLabel = "ripstop alive v1"

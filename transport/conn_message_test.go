@@ -51,6 +51,25 @@ func TestProof(t *testing.T) {
 	}
 }
 
+func TestSettlement(t *testing.T) {
+	m := settlement{number: 0x102, before: 3}
+	b := m.append(nil)
+	if !bytes.Equal(b, []byte{6: 1, 7: 2, 15: 3}) {
+		t.Errorf("% x", b)
+	}
+	for n := range 20 {
+		got, err := parseSettlement(append(bytes.Clone(b), 0, 0, 0, 0)[:n])
+		if (err == nil) != (n == len(b)) || err == nil && got != m {
+			t.Errorf("%d bytes: %+v, %v", n, got, err)
+		}
+	}
+	for _, m := range []settlement{{0, 0}, {1, 1}, {1, 2}} {
+		if _, err := parseSettlement(m.append(nil)); err == nil {
+			t.Errorf("%+v accepted", m)
+		}
+	}
+}
+
 func TestNumberAndClose(t *testing.T) {
 	m := numberMessage(messagePing, 0x0102030405060708)
 	if !bytes.Equal(m, []byte{4, 1, 2, 3, 4, 5, 6, 7, 8}) {
@@ -85,6 +104,7 @@ func FuzzConnMessage(f *testing.F) {
 	f.Add(makeProof(ids[1], network.ID(), 2, 1).append([]byte{byte(messageClone)}))
 	f.Add(makeProof(ids[1], network.ID(), 2, 3).append([]byte{byte(messageProof)}))
 	f.Add([]byte{byte(messageClose), 1})
+	f.Add(settlement{2, 1}.append([]byte{byte(messageSettled)}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) == 0 {
 			return

@@ -55,8 +55,9 @@ type stream struct {
 	gone     chan struct{} // closed: the socket is closed
 
 	mu      sync.Mutex
-	conn    *Conn   // nil before admission; guarded by mu
-	before  *stream // what this one took over from; guarded by mu
+	place   settlement // when settled; guarded by mu
+	conn    *Conn      // nil before admission; guarded by mu
+	before  *stream    // what this one took over from; guarded by mu
 	urgent  [][]byte
 	closing bool // finish was called; guarded by mu
 	code    closeCode
@@ -140,16 +141,26 @@ func (s *stream) err() error {
 	return s.cause
 }
 
-// take makes conn the stream's, with what it takes over from; false when the stream
-// has failed already.
-func (s *stream) take(conn *Conn, before *stream) bool {
+// take makes conn the stream's, with what it takes over from, and queues first, if
+// not nil, in front of all that conn has to send; false when the stream is ending.
+func (s *stream) take(conn *Conn, before *stream, place settlement, first []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed || s.closing {
 		return false
 	}
-	s.conn, s.before = conn, before
+	s.conn, s.before, s.place = conn, before, place
+	if first != nil {
+		s.urgent = append(s.urgent, first)
+	}
 	return true
+}
+
+// settlement is the stream's place among those of the pair.
+func (s *stream) settlement() settlement {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.place
 }
 
 // user is the Conn that the stream belongs to, or nil.
@@ -358,9 +369,17 @@ func (s *stream) handle(m []byte, state *readState) error {
 		return s.deliver(kind, body)
 	case messageReady:
 	case messageSettled:
+		place, err := parseSettlement(body)
+		if err != nil {
+			s.control.counts.add(countMalformed)
+			return nil
+		}
 		select {
 		case <-s.settled:
 		default:
+			s.mu.Lock()
+			s.place = place
+			s.mu.Unlock()
 			close(s.settled)
 		}
 	case messagePing, messagePong, messageAlive, messageProof, messageClone:

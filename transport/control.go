@@ -40,16 +40,17 @@ type Control struct {
 	clone     sync.Once      // one call of Handler.CloneSuspected
 	started   time.Time
 
-	mu        sync.Mutex
-	ctx       context.Context          // of Run; nil before; guarded by mu
-	closing   bool                     // guarded by mu
-	admission admission                // guarded by mu
-	pending   []*pending               // unauthenticated accepted connections, oldest first; guarded by mu
-	streams   map[*stream]struct{}     // authenticated; guarded by mu
-	peers     map[crypto.Name]*peer    // guarded by mu
-	targets   map[string]*dialler      // by Target.String(), or the text that could not be parsed; guarded by mu
-	order     []string                 // of targets, as told; guarded by mu
-	wanted    map[crypto.Name]*dialler // guarded by mu
+	mu          sync.Mutex
+	ctx         context.Context          // of Run; nil before; guarded by mu
+	closing     bool                     // guarded by mu
+	admission   admission                // guarded by mu
+	settlements uint64                   // decided so far, as the lower name; guarded by mu
+	pending     []*pending               // unauthenticated accepted connections, oldest first; guarded by mu
+	streams     map[*stream]struct{}     // authenticated; guarded by mu
+	peers       map[crypto.Name]*peer    // guarded by mu
+	targets     map[string]*dialler      // by Target.String(), or the text that could not be parsed; guarded by mu
+	order       []string                 // of targets, as told; guarded by mu
+	wanted      map[crypto.Name]*dialler // guarded by mu
 }
 
 // ControlConfig says who this host is and where it listens.

@@ -72,7 +72,8 @@ func TestControlStrangeMessages(t *testing.T) {
 			[]byte{200}, []byte{0, 1, 2}, // kinds of another version
 			[]byte{byte(messagePing), 1}, []byte{byte(messageAlive)}, []byte{byte(messageProof), 1, 2, 3}, // too short
 			forged.append([]byte{byte(messageClone)}), forged.append([]byte{byte(messageProof)}),
-			[]byte{byte(messageSettled)}, []byte{byte(messageSettled)}, []byte{byte(messageReady)},
+			[]byte{byte(messageSettled)}, settlement{3, 3}.append([]byte{byte(messageSettled)}), // no number, none that rises
+			settlement{number: 1}.append([]byte{byte(messageSettled)}), settlement{number: 1}.append([]byte{byte(messageSettled)}), []byte{byte(messageReady)},
 			[]byte{byte(MessageGossip), 'x'},
 		)
 		synctest.Wait()
@@ -83,7 +84,7 @@ func TestControlStrangeMessages(t *testing.T) {
 			t.Errorf("messages: %v", m)
 		}
 		c := h.Counters()
-		if c["control_unknown_kind"] != 2 || c["control_malformed"] != 4 {
+		if c["control_unknown_kind"] != 2 || c["control_malformed"] != 6 {
 			t.Errorf("counters: %v", c)
 		}
 		// Questions without end are answered now and then only, and nothing grows.

@@ -22,6 +22,10 @@ type peer struct {
 	turn     chan struct{} // capacity 1: held by the one connection that is being decided on
 	conn     *Conn         // in use, or nil; guarded by Control.mu
 	settling int           // guarded by Control.mu
+
+	run   crypto.UID    // whose connections were settled last; guarded by Control.mu
+	last  uint64        // number of the last settlement; guarded by Control.mu
+	moved chan struct{} // closed and made anew when last changes; guarded by Control.mu
 }
 
 // Why an authenticated connection is not kept.
@@ -46,7 +50,7 @@ func (c *Control) begin(ctx context.Context, s *stream) error {
 		s.nc.Close()
 		return errCrowded
 	case p == nil:
-		p = &peer{turn: make(chan struct{}, 1)}
+		p = &peer{turn: make(chan struct{}, 1), moved: make(chan struct{})}
 		c.peers[s.name] = p
 	}
 	p.settling++
@@ -89,6 +93,7 @@ func (c *Control) settle(p *peer, s *stream) error {
 		if err := s.await(s.settled); err != nil {
 			return err
 		}
+		c.inOrder(p, s)
 	}
 	if err := c.take(p, s); err != nil {
 		return err
@@ -107,8 +112,12 @@ func (c *Control) settle(p *peer, s *stream) error {
 			c.counts.add(countDuplicate)
 			s.finish(closeDuplicate, errDuplicate)
 			return errDuplicate
+		case !lower && s.settlement().number < cur.current().settlement().number:
+			// The lower name has already gone over to the one in use.
+			s.finish(closeSuperseded, errSuperseded)
+			return errSuperseded
 		default:
-			if done, err := c.replace(cur, s, lower); done {
+			if done, err := c.replace(p, cur, s, lower); done {
 				return err
 			}
 		}
@@ -174,19 +183,61 @@ func (c *Control) outlive(cur *Conn, s *stream) error {
 	return nil
 }
 
+// inOrder waits, at the higher name, until the connection that s takes over from has
+// been settled here as well, if that is still to come.
+func (c *Control) inOrder(p *peer, s *stream) {
+	before := s.settlement().before
+	t := time.NewTimer(handoverTime)
+	defer t.Stop()
+	for {
+		c.mu.Lock()
+		seen, moved := p.run == s.hello.UID && p.last >= before, p.moved
+		c.mu.Unlock()
+		if before == 0 || seen {
+			return
+		}
+		select {
+		case <-moved:
+		case <-s.gone:
+			return
+		case <-t.C:
+			return
+		}
+	}
+}
+
+// place numbers a decision, at the lower name, and makes the message that tells it. At
+// the higher name it gives the number that was told.
+func (c *Control) place(s *stream, before uint64, lower bool) (settlement, []byte) {
+	if !lower {
+		return s.settlement(), nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settlements++
+	place := settlement{c.settlements, before}
+	return place, place.append([]byte{byte(messageSettled)})
+}
+
+// movedLocked notes that s is in use at p.
+func (p *peer) movedLocked(s *stream, place settlement) {
+	p.run, p.last = s.hello.UID, place.number
+	close(p.moved)
+	p.moved = make(chan struct{})
+}
+
 // attach makes the first Conn of a peer's run.
 func (c *Control) attach(p *peer, s *stream, lower bool) error {
 	conn := newConn(s)
 	conn.events <- struct{}{}
 	defer func() { <-conn.events }()
-	if lower {
-		s.urge([]byte{byte(messageSettled)})
-	}
-	if !s.take(conn, nil) {
+	place, told := c.place(s, 0, lower)
+	if !s.take(conn, nil, place, told) {
 		return s.err()
 	}
 	c.mu.Lock()
 	p.conn = conn
+	p.movedLocked(s, place)
 	c.mu.Unlock()
 	c.cfg.Log.Info("peer connected", "peer", s.name, "nickname", s.hello.Nickname, "remote", s.remote, "dialled", s.dialled)
 	c.cfg.Handler.ConnUp(conn)
@@ -197,34 +248,37 @@ func (c *Control) attach(p *peer, s *stream, lower bool) error {
 
 // replace takes s into use in the place of cur's stream; done is false when cur has
 // just ended, so that everything is to be looked at again.
-func (c *Control) replace(cur *Conn, s *stream, lower bool) (done bool, err error) {
-	if lower {
-		s.urge([]byte{byte(messageSettled)})
-	}
-	if !s.take(cur, cur.current()) {
-		return true, s.err()
-	}
+func (c *Control) replace(p *peer, cur *Conn, s *stream, lower bool) (done bool, err error) {
 	previous, ok := cur.swap(s)
 	if !ok {
-		s.mu.Lock()
-		s.conn, s.before = nil, nil
-		s.mu.Unlock()
 		<-cur.done
 		return false, nil
 	}
+	place, told := c.place(s, previous.settlement().number, lower)
+	if !s.take(cur, previous, place, told) {
+		// Back to the one that was in use; whoever ended either of them meanwhile
+		// has not ended cur.
+		if _, ok := cur.swap(previous); !ok {
+			previous.finish(closeOther, net.ErrClosed)
+			cur.end(nil, net.ErrClosed)
+			return true, s.err()
+		}
+		select {
+		case <-previous.gone:
+			cur.end(previous, previous.err())
+		default:
+		}
+		return true, s.err()
+	}
 	c.counts.add(countCrossed)
+	c.mu.Lock()
+	p.movedLocked(s, place)
+	c.mu.Unlock()
 	close(previous.retired)
 	previous.finish(closeSuperseded, errSuperseded)
 	close(s.admitted)
 	s.kick()
-	if err := s.err(); err != nil {
-		// It failed between take and swap, when the Conn did not use it yet.
-		select {
-		case <-s.gone:
-			cur.end(s, err)
-		default:
-		}
-	}
+	previous.kick()
 	return true, nil
 }
 

@@ -538,6 +538,21 @@ func TestPathsLateTick(t *testing.T) {
 	if len(e.log) != logged {
 		t.Errorf("the sleeper's view changed: %v", e.log[logged:])
 	}
+
+	// It falls asleep when four probes are on their way, and only these are lost.
+	whole := w.delay
+	w.delay = func(int, Path) (time.Duration, bool) { return 0, false }
+	w.run(850 * time.Millisecond)
+	e.paused = true
+	w.delay = whole
+	w.run(30 * time.Second)
+	e.paused = false
+	e.Tick(w.now)
+	w.pump(0)
+	w.run(3 * time.Second)
+	if len(e.log) != logged {
+		t.Errorf("asleep with probes on their way: %v", e.log[logged:])
+	}
 }
 
 // Loss is not death: ten minutes at 20 % each way, busy and idle.
@@ -581,7 +596,7 @@ func TestPathsChoice(t *testing.T) {
 	dead := ""
 	w.delay = func(from int, on Path) (time.Duration, bool) {
 		net := on.Remote.String()[:4]
-		return rtt[net] / 2, net != dead
+		return rtt[net] / 2, dead == "" || !strings.HasPrefix(net, dead)
 	}
 	e := w.end[0]
 	answer := func() {
@@ -641,11 +656,28 @@ func TestPathsChoice(t *testing.T) {
 		if b, _ := e.Best(); b == first {
 			break
 		}
-		if !e.Up() || w.now.Sub(cut) > time.Second {
+		if !e.Up() || w.now.Sub(cut) > 600*time.Millisecond {
 			t.Fatalf("not on the other path after %v", w.now.Sub(cut))
 		}
 	}
 	t.Logf("on the other path after %v", w.now.Sub(cut))
+
+	// Then both: the link does not last longer for having two dead paths.
+	dead = ""
+	for range 20000 {
+		e.Sent(w.now)
+		run(time.Millisecond)
+	}
+	if !slices.ContainsFunc(e.Status(), func(s PathStatus) bool { return s.Up && !s.Best }) {
+		t.Fatal("the other path is not up again")
+	}
+	dead = "10."
+	for cut = w.now; e.Up(); run(time.Millisecond) {
+		e.Sent(w.now)
+		if w.now.Sub(cut) > time.Second {
+			t.Fatalf("up for %v with two dead paths", w.now.Sub(cut))
+		}
+	}
 }
 
 func TestPathsCandidates(t *testing.T) {
