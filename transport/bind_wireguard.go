@@ -16,8 +16,9 @@ import (
 type WireGuardBind struct {
 	open func(port uint16) (Socket, error)
 
-	mu     sync.RWMutex // guards socket
+	mu     sync.RWMutex // guards socket and mark
 	socket Socket       // nil while closed
+	mark   uint32       // as set on socket
 	pool   sync.Pool    // of *[]Message
 }
 
@@ -53,7 +54,7 @@ func (b *WireGuardBind) Open(port uint16) ([]wgconn.ReceiveFunc, uint16, error) 
 	if err != nil {
 		return nil, 0, err
 	}
-	b.socket = socket
+	b.socket, b.mark = socket, 0
 	var fns []wgconn.ReceiveFunc
 	for _, receive := range socket.Receivers() {
 		fns = append(fns, wireGuardReceiver(receive))
@@ -137,17 +138,23 @@ func (b *WireGuardBind) ParseEndpoint(s string) (wgconn.Endpoint, error) {
 // BatchSize is the most buffers of a call.
 func (b *WireGuardBind) BatchSize() int { return wgconn.IdealBatchSize }
 
-// SetMark sets the firewall mark where the socket has one.
+// SetMark sets the firewall mark where the socket has one. What is set already needs no
+// privilege to set again.
 func (b *WireGuardBind) SetMark(mark uint32) error {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	if m, ok := b.socket.(interface{ SetMark(mark uint32) error }); ok {
-		return m.SetMark(mark)
-	}
-	if mark == 0 || b.socket == nil {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.socket == nil || mark == b.mark {
 		return nil
 	}
-	return syscall.EOPNOTSUPP
+	m, ok := b.socket.(interface{ SetMark(mark uint32) error })
+	if !ok {
+		return syscall.EOPNOTSUPP
+	}
+	if err := m.SetMark(mark); err != nil {
+		return err
+	}
+	b.mark = mark
+	return nil
 }
 
 // Close closes the socket.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 
 	wgconn "golang.zx2c4.com/wireguard/conn"
@@ -112,6 +113,9 @@ func TestWireGuardBind(t *testing.T) {
 			}
 			if err := b.SetMark(0); err != nil {
 				t.Errorf("mark 0: %v", err)
+			}
+			if err := b.SetMark(7); (err == nil) != (kind.name == "linux" && os.Geteuid() == 0) {
+				t.Errorf("mark 7: %v", err)
 			}
 			for range 2 {
 				if err := b.Close(); err != nil {

@@ -53,6 +53,7 @@
 //	mesh.Node --Conn.Send--> Control (TCP, handshake, records) ==TCP==> Control --Handler--> mesh.Node
 //	                            |
 //	                          Paths (pure): which way a peer's datagrams take, and whether the link is up
+//	                          Exchange (pure): when a peer's session is made anew, and which one is in use
 //
 // # What it promises, and what it leaves to the caller
 //
@@ -63,5 +64,5 @@
 // caller.
 //
 // Read first: wire.go for the formats, then socket.go for the interface that the plane
-// uses, then control.go and paths.go.
+// uses, then control.go, paths.go and exchange.go.
 package transport
