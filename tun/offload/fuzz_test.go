@@ -1,0 +1,167 @@
+package offload
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"ripstop/tun"
+)
+
+// exactly tells, slowly and by its own reading, whether a frame's layer 4 checksum
+// is exact. The frame is one that parse took.
+func exactly(frame []byte) bool {
+	h, _ := parse(frame)
+	over := slices.Clone(frame[h.l3+12 : h.l3+20])
+	if h.v6 {
+		over = slices.Clone(frame[h.l3+8 : h.l3+40])
+	}
+	proto, field := byte(17), frame[h.l4+6:h.l4+8]
+	if h.tcp {
+		proto, field = 6, frame[h.l4+16:h.l4+18]
+	}
+	length := h.end - h.l4
+	over = append(over, 0, proto, byte(length>>8), byte(length))
+	return slowSum(append(over, frame[h.l4:h.end]...)) == 0xffff && (h.tcp || field[0]|field[1] != 0)
+}
+
+func seeds(f *testing.F, add func(p *packet)) {
+	r := rand.New(rand.NewPCG(13, 14))
+	for range 40 {
+		add(randomPacket(r, r.IntN(300)))
+	}
+}
+
+// FuzzParse: no frame and no header lead out of bounds; what is cut is sound and
+// is all of the payload.
+func FuzzParse(f *testing.F) {
+	seeds(f, func(p *packet) {
+		frame, o := p.super(max(1, len(p.payload)/3))
+		f.Add(frame, uint8(o.Type), true, o.ECN, o.SegmentSize, o.ChecksumStart, o.ChecksumOffset, 50)
+		frame, o = p.single()
+		f.Add(frame, uint8(0), true, false, uint16(0), o.ChecksumStart, o.ChecksumOffset, 7)
+	})
+	dst := make([]byte, 1<<17)
+	f.Fuzz(func(t *testing.T, frame []byte, kind uint8, needs, ecn bool, asked, start, offset uint16, size int) {
+		o := tun.Offload{NeedsChecksum: needs, Type: tun.GSOType(kind), ECN: ecn, SegmentSize: asked, ChecksumStart: start, ChecksumOffset: offset}
+		frame = slices.Clip(frame)
+		s, ok := Parse(frame, o)
+		if !ok {
+			return
+		}
+		if s.Count(size) < 1 || s.Count(size) > max(s.Payload, 1) || s.HeaderLen+s.Payload > len(frame) {
+			t.Fatalf("%+v: %d segments of %d bytes", s, s.Count(size), len(frame))
+		}
+		var payload []byte
+		for i := range s.Count(size) {
+			n := s.Put(dst, frame, i, size)
+			if n < s.HeaderLen || n > s.HeaderLen+s.Step(size) {
+				t.Fatalf("segment %d: %d bytes", i, n)
+			}
+			segment := slices.Clone(dst[:n])
+			if !CompleteSegment(segment) || !exactly(segment) {
+				t.Fatalf("segment %d is not sound: %x", i, segment)
+			}
+			payload = append(payload, segment[s.HeaderLen:]...)
+		}
+		if !bytes.Equal(payload, frame[s.HeaderLen:s.HeaderLen+s.Payload]) {
+			t.Fatal("another payload")
+		}
+		if s.Put(dst, frame, s.Count(size), size) != 0 {
+			t.Fatal("a segment too many")
+		}
+		s.Sound(frame)
+		s.Normalise(frame)
+	})
+}
+
+// FuzzComplete: no place leads out of bounds or is summed wrongly, and nothing but
+// the checksum is changed.
+func FuzzComplete(f *testing.F) {
+	seeds(f, func(p *packet) {
+		frame, o := p.single()
+		f.Add(frame, o.ChecksumStart, o.ChecksumOffset)
+		nested, _, _ := vxlan(frame).frame(partial)
+		f.Add(nested, o.ChecksumStart+50, o.ChecksumOffset)
+		p.padding = []byte{1}
+		frame, o = p.single()
+		f.Add(frame, o.ChecksumStart, o.ChecksumOffset)
+	})
+	f.Fuzz(func(t *testing.T, frame []byte, start, offset uint16) {
+		before := slices.Clone(frame)
+		field := int(start) + int(offset)
+		unchanged := func(field int) {
+			t.Helper()
+			for i := range frame {
+				if frame[i] != before[i] && i != field && i != field+1 {
+					t.Fatalf("byte %d was changed", i)
+				}
+			}
+		}
+		if Complete(frame, tun.Offload{NeedsChecksum: true, ChecksumStart: start, ChecksumOffset: offset}) {
+			unchanged(field)
+		} else if !bytes.Equal(frame, before) {
+			t.Fatal("refused and changed")
+		}
+		copy(frame, before)
+		if !CompleteSegment(frame) {
+			if _, ok := Partial(frame); ok || !bytes.Equal(frame, before) {
+				t.Fatal("refused and changed, or half refused")
+			}
+			return
+		}
+		if !exactly(frame) {
+			t.Fatalf("not exact: %x", frame)
+		}
+		finished := slices.Clone(frame)
+		h, _ := parse(frame)
+		unchanged(h.l4 + h.checksumOffset())
+		o, ok := Partial(frame)
+		if !ok || !Complete(frame, o) || !bytes.Equal(frame, finished) {
+			t.Fatalf("by way of the kernel %+v\n%x\nnot\n%x", o, frame, finished)
+		}
+	})
+}
+
+// FuzzJoin: whatever frames come in whatever order, what is written is, cut again,
+// the same frames in the same order.
+func FuzzJoin(f *testing.F) {
+	join := func(frames [][]byte) []byte {
+		var b []byte
+		for _, frame := range frames {
+			b = append(binary.BigEndian.AppendUint16(b, uint16(len(frame))), frame...)
+		}
+		return b
+	}
+	seeds(f, func(p *packet) {
+		var frames [][]byte
+		for _, s := range p.cut(max(1, len(p.payload)/4)) {
+			b, _, _ := s.frame(partial)
+			frames = append(frames, b)
+		}
+		f.Add(join(frames))
+		f.Add(join(append(frames[1:], frames...)))
+	})
+	var j Joiner
+	f.Fuzz(func(t *testing.T, input []byte) {
+		var in, want [][]byte
+		for len(input) >= 2 {
+			n := min(int(binary.BigEndian.Uint16(input)), len(input)-2)
+			frame := input[2 : 2+n]
+			input = input[2+n:]
+			finished := slices.Clone(frame)
+			if CompleteSegment(finished) {
+				in, want = append(in, frame), append(want, finished)
+			}
+		}
+		var got [][]byte
+		for _, f := range joinAll(t, &j, in) {
+			got = append(got, recut(t, &f)...)
+		}
+		if !slices.EqualFunc(got, want, bytes.Equal) {
+			t.Fatalf("%x\nwant\n%x", got, want)
+		}
+	})
+}

@@ -1,0 +1,184 @@
+package offload
+
+import (
+	"encoding/binary"
+
+	"ripstop/tun"
+)
+
+// Most frames of one super-frame. Kernels before 6.9 refuse more than 64 datagrams
+// (UDP_MAX_SEGMENTS in include/linux/udp.h).
+const (
+	MaxJoin    = 128
+	MaxJoinUDP = 64
+)
+
+// maxPacket is the longest IP packet, its header included, in bytes.
+const maxPacket = 65535
+
+// Joiner gathers consecutive segments of one train, partial frames all, into one
+// super-frame for one write. The zero value is ready; Reset makes it ready again.
+// The frames stay where they are and must not change until the super-frame is
+// written.
+type Joiner struct {
+	// NoTCP and NoUDP: such frames are not joined, because the device does not take
+	// super-frames of that kind. They stay as they are over Reset.
+	NoTCP, NoUDP bool
+
+	head     headers // of the first frame
+	first    []byte
+	n        int    // frames gathered
+	closed   bool   // nothing may follow
+	size     int    // payload bytes of each but the last
+	payload  int    // bytes gathered
+	room     int    // most payload bytes
+	most     int    // most frames
+	rest     uint64 // headerSum of an IPv4 header
+	id       uint16
+	sequence uint32
+	last     byte // FIN and PSH of the last frame
+	pieces   [MaxJoin - 1][]byte
+}
+
+// Reset forgets what was gathered.
+func (j *Joiner) Reset() { j.n, j.closed = 0, false }
+
+// Len is how many frames are gathered.
+func (j *Joiner) Len() int { return j.n }
+
+// Add takes a frame when it continues what is gathered: the same headers but for
+// what cutting changes, the next sequence number and IPv4 ID, as much payload as
+// the first or, in the last, less; FIN and PSH on the last only, CWR on the first
+// only; within 65535 bytes of IP packet and the greatest number of frames. Else it
+// is false, and what is gathered must be written first. A lost datagram over IPv6
+// leaves no gap to be seen, and does no harm: the others come out the same.
+//
+// An empty Joiner takes every whole TCP segment or UDP datagram; false then means
+// that the frame is none, so that it can't be partial and is to be dropped.
+func (j *Joiner) Add(frame []byte) bool {
+	if j.n == 0 {
+		return j.begin(frame)
+	}
+	if j.closed {
+		return false
+	}
+	return j.follow(frame)
+}
+
+func (j *Joiner) begin(frame []byte) bool {
+	h, ok := parse(frame)
+	if !ok {
+		return false
+	}
+	j.head, j.first, j.n = h, frame, 1
+	j.size = h.end - h.payload
+	j.payload = j.size
+	j.room = min(maxPacket-(h.payload-h.l3), tun.MaxFrame-h.payload)
+	j.most, j.last = MaxJoin, 0
+	j.closed = j.size == 0 || h.end != len(frame)
+	if !h.v6 {
+		ip := frame[h.l3:h.l4]
+		j.rest, j.id = headerSum(ip), binary.BigEndian.Uint16(ip[ipv4ID:])
+		j.closed = j.closed || !headerRight(ip, j.rest)
+	}
+	if h.tcp {
+		j.sequence = binary.BigEndian.Uint32(frame[h.l4+tcpSequence:])
+		j.closed = j.closed || j.NoTCP || frame[h.l4+tcpFlags]&(flagFIN|flagPSH|flagSYN|flagRST|flagURG) != 0
+	} else {
+		j.most = MaxJoinUDP
+		j.closed = j.closed || j.NoUDP
+	}
+	return true
+}
+
+// follow compares a frame with the first. Equal bytes have equal lengths of
+// headers, so the frame need not be parsed.
+func (j *Joiner) follow(frame []byte) bool {
+	h, first := &j.head, j.first
+	n := len(frame) - h.payload
+	if n <= 0 || n > j.size || n > j.room-j.payload || j.n >= j.most {
+		return false
+	}
+	if h.v6 {
+		if !same(first, frame, 0, h.l3+ipv6Payload) ||
+			!same(first, frame, h.l3+ipv6Next, h.l4+tcpSequence) ||
+			int(binary.BigEndian.Uint16(frame[h.l3+ipv6Payload:])) != len(frame)-h.l3-ipv6Len {
+			return false
+		}
+	} else {
+		ip := frame[h.l3:h.l4]
+		if !same(first, frame, 0, h.l3+ipv4Total) ||
+			!same(first, frame, h.l3+ipv4Fragment, h.l3+ipv4Checksum) ||
+			!same(first, frame, h.l3+ipv4Source, h.l4+tcpSequence) ||
+			int(binary.BigEndian.Uint16(ip[ipv4Total:])) != len(frame)-h.l3 ||
+			binary.BigEndian.Uint16(ip[ipv4ID:]) != j.id+uint16(j.n) ||
+			!headerRight(ip, j.rest) {
+			return false
+		}
+	}
+	last := n < j.size
+	if h.tcp {
+		flags := frame[h.l4+tcpFlags]
+		if binary.BigEndian.Uint32(frame[h.l4+tcpSequence:]) != j.sequence+uint32(j.payload) ||
+			!same(first, frame, h.l4+tcpAck, h.l4+tcpFlags) ||
+			!same(first, frame, h.l4+tcpWindow, h.l4+tcpChecksum) ||
+			!same(first, frame, h.l4+tcpUrgent, h.payload) ||
+			(flags^first[h.l4+tcpFlags])&^(flagFIN|flagPSH|flagCWR) != 0 || flags&flagCWR != 0 {
+			return false
+		}
+		j.last = flags & (flagFIN | flagPSH)
+		last = last || j.last != 0
+	} else if int(binary.BigEndian.Uint16(frame[h.l4+udpLength:])) != udpLen+n {
+		return false
+	}
+	j.pieces[j.n-1] = frame[h.payload:]
+	j.n++
+	j.payload += n
+	j.closed = last
+	return true
+}
+
+// same tells whether two frames have the same bytes from one place to another,
+// which both have.
+func same(a, b []byte, from, to int) bool {
+	return string(a[from:to]) == string(b[from:to])
+}
+
+// Frame makes f the super-frame of what is gathered. f.Buf, f.Off and f.Len must
+// show the first frame that was added; its headers are rewritten in place. f.More
+// becomes the other frames' payloads, without copying, in memory of the Joiner: it
+// holds until Reset. A single frame becomes what Partial makes of it. Nothing can
+// be added afterwards before Reset.
+//
+// It is false when nothing is gathered or f does not show the first frame.
+func (j *Joiner) Frame(f *tun.Frame) bool {
+	if j.n == 0 || f.Len != len(j.first) || f.Off < 0 || f.Off+f.Len > len(f.Buf) || &f.Buf[f.Off] != &j.first[0] {
+		return false
+	}
+	j.closed = true
+	if j.n == 1 {
+		f.More = nil
+		var ok bool
+		f.Offload, ok = Partial(j.first)
+		return ok
+	}
+	h, first := &j.head, j.first
+	length := h.payload - h.l4 + j.payload
+	if h.v6 {
+		binary.BigEndian.PutUint16(first[h.l3+ipv6Payload:], uint16(h.l4-h.l3-ipv6Len+length))
+	} else {
+		putIPv4(first[h.l3:h.l4], h.l4-h.l3+length, j.id, j.rest)
+	}
+	f.Offload = h.partial(first, length)
+	f.Offload.Type = h.kind()
+	f.Offload.HeaderLen = uint16(h.payload)
+	f.Offload.SegmentSize = uint16(j.size)
+	if h.tcp {
+		first[h.l4+tcpFlags] |= j.last
+		f.Offload.ECN = first[h.l4+tcpFlags]&flagCWR != 0
+	} else {
+		binary.BigEndian.PutUint16(first[h.l4+udpLength:], uint16(length))
+	}
+	f.More = j.pieces[:j.n-1]
+	return true
+}
