@@ -26,11 +26,15 @@ func (s *story) flows(a, b string, addrA, addrB netip.Addr) [2]*lab.Flow {
 	return flows
 }
 
-// flowing waits until both streams arrive without a pause.
+// flowing waits until more of both streams arrived, and still do.
 func (s *story) flowing(what string, flows [2]*lab.Flow) {
 	s.Helper()
+	before := [2]int{flows[0].Report().Received, flows[1].Report().Received}
 	s.eventually(what, func() error {
-		for _, f := range flows {
+		for i, f := range flows {
+			if n := f.Report().Received - before[i]; n < 50 {
+				return fmt.Errorf("%d more came", n)
+			}
 			if silence := f.Silence(); silence > 100*time.Millisecond {
 				return fmt.Errorf("silent for %v", silence)
 			}

@@ -32,4 +32,8 @@ type BindConfig struct {
 	// SocketStats tells.
 	ReceiveBuffer int
 	SendBuffer    int
+	// NoSegmentation has trains sent one datagram a message, NoGathering has the kernel
+	// hand over each datagram by itself.
+	NoSegmentation bool
+	NoGathering    bool
 }

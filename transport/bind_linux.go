@@ -26,6 +26,7 @@ type LinuxBind struct {
 	receivers []ReceiveFunc
 	zones     zoneTable
 	batches   [maxIdleBatches]atomic.Pointer[sendBatch] // idle ones
+	singles   atomic.Pointer[[maxSingles]Message]
 	counts    socketCounts
 }
 
@@ -36,6 +37,8 @@ type kernelSocket struct {
 	raw   syscall.RawConn
 	addr  netip.Addr    // what it is bound to
 	drops atomic.Uint64 // the kernel's running total (SO_RXQ_OVFL)
+	noGSO atomic.Bool   // trains leave one by one: asked for, or the kernel has refused them
+	noGRO bool          // trains are not asked for
 }
 
 // socketCounts are the counters behind SocketStats.
@@ -168,6 +171,9 @@ func (s *kernelSocket) configure(cfg BindConfig) error {
 	if err := s.setOption(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
 		return err
 	}
+	// Kernels before 4.18 and 5.0 have no UDP_SEGMENT and UDP_GRO.
+	s.noGSO.Store(cfg.NoSegmentation || s.option(unix.SOL_UDP, unix.UDP_SEGMENT) < 0)
+	s.noGRO = cfg.NoGathering || s.setOption(unix.SOL_UDP, unix.UDP_GRO, 1) != nil
 	if s.addr.Is4() {
 		if err := s.setOption(unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
 			return err
@@ -212,7 +218,10 @@ func (s *kernelSocket) setOption(level, name, value int) error {
 // option reads a socket option of type int; 0 when it cannot be read.
 func (s *kernelSocket) option(level, name int) (value int) {
 	s.raw.Control(func(fd uintptr) {
-		value, _ = unix.GetsockoptInt(int(fd), level, name)
+		v, err := unix.GetsockoptInt(int(fd), level, name)
+		if value = v; err != nil {
+			value = -1
+		}
 	})
 	return value
 }
@@ -260,7 +269,10 @@ func (b *LinuxBind) Stats() SocketStats {
 		Truncated: b.counts.truncated.Load(), ReceiveErrors: b.counts.receiveErrors.Load(),
 	}
 	b.counts.sendErrors.fill(&st)
+	st.Segmentation, st.Gathering = len(b.sockets) > 0, len(b.sockets) > 0
 	for i, s := range b.sockets {
+		st.Segmentation = st.Segmentation && !s.noGSO.Load()
+		st.Gathering = st.Gathering && !s.noGRO
 		st.KernelDrops += s.drops.Load()
 		receive := s.option(unix.SOL_SOCKET, unix.SO_RCVBUF)
 		send := s.option(unix.SOL_SOCKET, unix.SO_SNDBUF)

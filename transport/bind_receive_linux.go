@@ -11,7 +11,8 @@ import (
 )
 
 // receiveControl is the room for one message's control data: the address it came to
-// (40 bytes with its header), the drop counter (24), and as much again.
+// (40 bytes with its header), the drop counter (24), a train's segment size (24),
+// and some more.
 const receiveControl = 128
 
 // receiveBatch is what one socket's recvmmsg calls need, kept from call to call. It
@@ -106,6 +107,7 @@ func (r *receiveBatch) fill(m *Message, i int) {
 	hdr, name := &r.hdrs[i].Hdr, &r.names[i]
 	m.N = int(r.hdrs[i].Len)
 	m.Err = nil
+	m.Segment = 0
 	m.Local = netip.Addr{}
 	if hdr.Flags&unix.MSG_TRUNC != 0 {
 		m.N = 0
@@ -134,6 +136,10 @@ func (r *receiveBatch) fill(m *Message, i int) {
 			m.Local = unicast(netip.AddrFrom4((*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0])).Spec_dst))
 		case c.Level == unix.IPPROTO_IPV6 && c.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 			m.Local = unicast(netip.AddrFrom16((*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0])).Addr))
+		case c.Level == unix.SOL_UDP && c.Type == unix.UDP_GRO && len(data) >= 4:
+			if size := int(*(*int32)(unsafe.Pointer(&data[0]))); size > 0 && size < m.N {
+				m.Segment = size
+			}
 		case c.Level == unix.SOL_SOCKET && c.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
 			r.socket.countDrops(*(*uint32)(unsafe.Pointer(&data[0])))
 		}

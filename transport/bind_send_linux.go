@@ -22,7 +22,8 @@ const sendPatience = 50 * time.Millisecond
 const maxIdleBatches = 32
 
 // sendControl is the room for one message's control data: the source address
-// (IPV6_PKTINFO is the longer one).
+// (IPV6_PKTINFO is the longer one, 40 bytes with its header) and a train's segment
+// size (24).
 const sendControl = 64
 
 // sendBatch is what one sendmmsg call needs, kept from call to call. It belongs to one
@@ -93,6 +94,13 @@ func (b *LinuxBind) Send(msgs []Message) (sent int) {
 			if m.Err != nil || b.pick(m) != k {
 				continue
 			}
+			if m.Segment > 0 && m.Segment < m.N && socket.noGSO.Load() {
+				sent += b.flush(batch, socket, msgs)
+				if b.sendSingly(socket, m) {
+					sent++
+				}
+				continue
+			}
 			if err := b.put(batch, socket, m); err != nil {
 				b.counts.refuse(m, err)
 				continue
@@ -128,6 +136,18 @@ func (b *LinuxBind) putBatch(batch *sendBatch) {
 		}
 	}
 }
+
+// takeSingles takes the messages that a train is taken apart into.
+func (b *LinuxBind) takeSingles() *[maxSingles]Message {
+	if s := b.singles.Swap(nil); s != nil {
+		return s
+	}
+	return new([maxSingles]Message)
+}
+
+// maxSingles is how many datagrams of a train are sent by one call when the kernel
+// does not cut it.
+const maxSingles = 64
 
 // pick says which of senders m leaves through: the one bound to the wanted source
 // address, or else to the address most like it, or most like the destination if none is
@@ -203,16 +223,72 @@ func (b *LinuxBind) put(batch *sendBatch, socket *kernelSocket, m *Message) erro
 	batch.iovecs[i].SetLen(m.N)
 	hdr.Control = nil
 	hdr.SetControllen(0)
+	control, length := &batch.control[i], 0
 	// A socket bound to the wanted source needs no telling.
 	if local := m.Local.Unmap(); local.IsValid() && local.WithZone("") != socket.addr.WithZone("") {
 		if local.Is4() != socket.addr.Is4() {
 			return unix.EINVAL
 		}
-		control := &batch.control[i]
+		length = putSource(control, local)
+	}
+	if m.Segment > 0 && m.Segment < m.N {
+		length += putSegment(control[length:], uint16(m.Segment))
+	}
+	if length > 0 {
 		hdr.Control = &control[0]
-		hdr.SetControllen(putSource(control, local))
+		hdr.SetControllen(length)
 	}
 	return nil
+}
+
+// putSegment writes the control message that makes a message a train (udp(7)
+// UDP_SEGMENT) and returns its length.
+func putSegment(control []byte, size uint16) int {
+	hdr := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+	hdr.Level, hdr.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	hdr.SetLen(unix.CmsgLen(2))
+	*(*uint16)(unsafe.Pointer(&control[unix.CmsgLen(0)])) = size
+	return unix.CmsgSpace(2)
+}
+
+// sendSingly sends the datagrams of a train one by one, and reports whether all of
+// them left; what was refused last is the message's error.
+func (b *LinuxBind) sendSingly(socket *kernelSocket, m *Message) bool {
+	batch := b.takeBatch()
+	defer b.putBatch(batch)
+	m.Err = nil
+	singles := b.takeSingles()
+	defer b.singles.Store(singles)
+	for rest := m.Bytes(); len(rest) > 0; {
+		n := 0
+		for ; n < len(batch.hdrs) && n < len(singles) && len(rest) > 0; n++ {
+			size := min(m.Segment, len(rest))
+			singles[n] = Message{Buf: rest[:size], N: size, Remote: m.Remote, Local: m.Local}
+			rest = rest[size:]
+			if err := b.put(batch, socket, &singles[n]); err != nil {
+				b.counts.refuse(m, err)
+				return false
+			}
+			batch.index[batch.count] = n
+			batch.count++
+		}
+		b.flush(batch, socket, singles[:n])
+		for i := range singles[:n] {
+			if singles[i].Err != nil {
+				m.Err = singles[i].Err
+			}
+			singles[i] = Message{}
+		}
+	}
+	return m.Err == nil
+}
+
+// refusedTrain reports whether errno is what a kernel or a device says that cannot
+// send a train, while it may well send the datagrams singly: EIO of a device without
+// checksum offload (net/ipv4/udp.c udp_send_skb), EINVAL of too many segments or of
+// options, EMSGSIZE of a segment larger than the device's MTU, EOPNOTSUPP.
+func refusedTrain(errno syscall.Errno) bool {
+	return errno == unix.EIO || errno == unix.EINVAL || errno == unix.EMSGSIZE || errno == unix.EOPNOTSUPP
 }
 
 // putSource writes the control message that pins the source address (ip(7) IP_PKTINFO,
@@ -253,6 +329,16 @@ func (b *LinuxBind) flush(batch *sendBatch, socket *kernelSocket, msgs []Message
 			batch.next += batch.sent
 		case batch.errno != unix.EINTR:
 			m := &msgs[batch.index[batch.next]]
+			if m.Segment > 0 && m.Segment < m.N && refusedTrain(batch.errno) {
+				if batch.errno == unix.EIO || batch.errno == unix.EOPNOTSUPP {
+					socket.noGSO.Store(true) // noted in SocketStats
+				}
+				if b.sendSingly(socket, m) {
+					sent++
+				}
+				batch.next++
+				continue
+			}
 			if m.Remote.Addr().Zone() != "" {
 				b.zones.forget()
 			}

@@ -64,7 +64,7 @@ func (b *StdBind) Send(msgs []Message) (sent int) {
 	var bufs [1][]byte
 	for i := range msgs {
 		m := &msgs[i]
-		if m.Err = b.send(m, bufs[:]); m.Err != nil {
+		if m.Err = b.sendTrain(m, bufs[:]); m.Err != nil {
 			b.sendErrors.count(m.Err)
 			continue
 		}
@@ -72,6 +72,22 @@ func (b *StdBind) Send(msgs []Message) (sent int) {
 	}
 	b.sent.Add(uint64(sent))
 	return sent
+}
+
+// sendTrain sends a message's datagrams, one by one if it is a train.
+func (b *StdBind) sendTrain(m *Message, bufs [][]byte) (err error) {
+	if m.Segment <= 0 || m.Segment >= m.N || m.N > len(m.Buf) {
+		return b.send(m, bufs)
+	}
+	for rest := m.Bytes(); len(rest) > 0; {
+		size := min(m.Segment, len(rest))
+		single := Message{Buf: rest[:size], N: size, Remote: m.Remote, Local: m.Local}
+		rest = rest[size:]
+		if e := b.send(&single, bufs); e != nil {
+			err = e
+		}
+	}
+	return err
 }
 
 // send sends one message; bufs is room for one buffer.

@@ -140,7 +140,7 @@ func (s *Socket) Send(msgs []transport.Message) (sent int) {
 		m := &msgs[i]
 		m.Err = net.ErrClosed
 		if !s.closed {
-			m.Err = n.sendLocked(s, m)
+			m.Err = n.sendTrainLocked(s, m)
 		}
 		switch m.Err {
 		case nil:
@@ -155,6 +155,23 @@ func (s *Socket) Send(msgs []transport.Message) (sent int) {
 	}
 	s.stats.Sent += uint64(sent)
 	return sent
+}
+
+// sendTrainLocked sends a message's datagrams, one unless it is a train.
+func (n *Network) sendTrainLocked(s *Socket, m *transport.Message) (err error) {
+	if m.Segment <= 0 || m.Segment >= m.N || m.N > len(m.Buf) {
+		return n.sendLocked(s, m)
+	}
+	for rest := m.Bytes(); len(rest) > 0; {
+		single := *m
+		single.Segment = 0
+		single.N = min(m.Segment, len(rest))
+		single.Buf, rest = rest[:single.N], rest[single.N:]
+		if e := n.sendLocked(s, &single); e != nil {
+			err = e
+		}
+	}
+	return err
 }
 
 // sourceLocked is the address that a datagram to remote leaves from.
