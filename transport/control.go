@@ -27,8 +27,9 @@ import (
 //	targets, wanted ─ dial┘        self, clones,            └─ stream (being retired)
 //	                               restarts, crossing
 //
-// Settling: the peer with the lower name decides, once a connection is authenticated
-// at both ends, and says so in the connection's first message; the other waits for it.
+// Settling: once both ends of an authenticated connection have said that they want it,
+// the peer with the lower name decides and says so on that connection, with a number;
+// the other waits for that.
 // Of two crossing connections the one dialled by the lower name stays. The Conn that
 // the Handler sees goes on over the change, with its queues, so no message is lost.
 type Control struct {

@@ -149,7 +149,7 @@ func (c *Control) logUnsettled(s *stream, err error) {
 	if errors.Is(err, ErrCloned) {
 		level = slog.LevelWarn
 	}
-	c.cfg.Log.Log(context.Background(), level, "connection not kept", "peer", s.name, "remote", s.remote, "error", err)
+	c.cfg.Log.Log(context.Background(), level, "connection not kept", "peer", s.name.String(), "remote", s.remote, "error", err)
 }
 
 // handshakeConn bounds an accepted connection's handshake in time: the first flight,

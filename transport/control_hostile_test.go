@@ -104,6 +104,56 @@ func TestControlStrangeMessages(t *testing.T) {
 	})
 }
 
+// Two connections of a peer with a lower name, which took the first and then the second
+// into use; the word for the second is read first.
+func TestControlSettledOutOfOrder(t *testing.T) {
+	network, ids := testNetwork(t), testIdentities(t, 2)
+	for _, c := range []struct {
+		name  string
+		delay time.Duration // of the word for the first
+		want  string
+	}{
+		{"soon", 300 * time.Millisecond, "one, two"},
+		{"too late", 3 * time.Second, "two"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newMemNet()
+				h := n.start(t, ids[1], network, 1)
+				var peers [2]*rawPeer
+				for i := range peers {
+					nc, err := n.dial(t.Context(), netip.MustParseAddr("10.0.0.9"), h.addr)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer nc.Close()
+					peers[i] = rawDial(t, nc, ids[0], network, Hello{UID: 7}.Append(nil))
+					go peers[i].drain()
+					peers[i].write([]byte{byte(messageReady)})
+				}
+				peers[1].write(settlement{2, 1}.append([]byte{byte(messageSettled)}), []byte{byte(MessageGossip), 't', 'w', 'o'})
+				wait(c.delay)
+				peers[0].write(settlement{1, 0}.append([]byte{byte(messageSettled)}), []byte{byte(MessageGossip), 'o', 'n', 'e'},
+					[]byte{byte(messageClose), byte(closeSuperseded)})
+				wait(4 * time.Second)
+				var got []string
+				for _, m := range h.seen("message") {
+					got = append(got, m.body)
+				}
+				if s := strings.Join(got, ", "); s != c.want {
+					t.Errorf("messages: %s", s)
+				}
+				if len(h.seen("up")) != 1 || len(h.seen("down")) != 0 {
+					t.Errorf("up %v, down %v", h.seen("up"), h.seen("down"))
+				}
+				if conn := h.Conn(ids[0].Name()); conn == nil || conn.current().settlement().number != 2 {
+					t.Error("the second connection is not in use")
+				}
+			})
+		})
+	}
+}
+
 // An end that has proved everything and then says nothing is not in use, and is not
 // kept.
 func TestControlUnsettled(t *testing.T) {
@@ -112,7 +162,6 @@ func TestControlUnsettled(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newMemNet()
 			h := n.start(t, ids[1-raw], network, 1)
-			var peers []*rawPeer
 			for i := range maxSettling + 2 {
 				nc, err := n.dial(t.Context(), netip.MustParseAddr("10.0.0.9"), h.addr)
 				if err != nil {
@@ -126,7 +175,6 @@ func TestControlUnsettled(t *testing.T) {
 				} else if _, err := p.r.Receive.Read(nc); err == nil {
 					t.Error("more unsettled connections than allowed")
 				}
-				peers = append(peers, p)
 			}
 			wait(settleTimeout + flushTime)
 			if len(h.seen("up")) != 0 {
