@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	"mesh/dns":                {"crypto"},
 	"mesh/store":              {},
 	"mesh/api":                {"crypto"},
-	"mesh/plane":              {"tun", "route", "crypto", "transport"},
+	"mesh/plane":              {"tun", "tun/offload", "route", "crypto", "transport"},
 	"mesh":                    {"crypto", "route", "tun", "tun/...", "transport", "mesh/plane", "mesh/gossip", "mesh/ipam", "mesh/dns", "mesh/store", "mesh/api"},
 	"mesh/runtimes/...":       {"mesh/api", "tun/attach"},
 	"mesh/cli":                {"mesh", "mesh/api", "mesh/store", "mesh/runtimes/...", "tun/attach", "tun/netns", "transport", "crypto", "integration/lab"},

@@ -72,7 +72,7 @@ func (n *node) rebuild(now time.Time) {
 		} else if !reachable && p.conn == nil {
 			p.exchange.Want(now, false)
 		}
-		o := &plane.Outlet{Peer: p.Peer, Session: p.exchange.Sending()}
+		o := &plane.Outlet{Peer: p.Peer, Session: p.exchange.Sending(), Train: 64}
 		if p.paths != nil {
 			if best, ok := p.paths.Best(); ok {
 				o.Path = best

@@ -17,9 +17,11 @@ const (
 	datagramsIn
 	relayed
 	answered
+	fragmented
 	dropNoRoute
 	dropNoSession
 	dropTooBig
+	dropOffload
 	dropExhausted
 	dropSend
 	dropCarrier
@@ -31,6 +33,7 @@ const (
 	dropForged
 	dropUnverified
 	dropRecord
+	dropIncomplete
 	dropNetwork
 	dropRelayTag
 	dropRelayLoop
@@ -43,10 +46,12 @@ var names = [counts]string{
 	datagramsOut:     "datagrams_out",
 	datagramsIn:      "datagrams_in",
 	relayed:          "datagrams_relayed",
+	fragmented:       "frames_fragmented",
 	answered:         "neighbour_questions_answered",
 	dropNoRoute:      "drop_no_route",
 	dropNoSession:    "drop_no_session",
 	dropTooBig:       "drop_too_big",
+	dropOffload:      "drop_offload_unknown",
 	dropExhausted:    "drop_session_exhausted",
 	dropSend:         "drop_send_error",
 	dropCarrier:      "drop_tcp_queue_full",
@@ -57,6 +62,7 @@ var names = [counts]string{
 	dropReplay:       "drop_datagram_replayed",
 	dropForged:       "drop_datagram_forged",
 	dropUnverified:   "drop_datagram_address",
+	dropIncomplete:   "drop_fragments_incomplete",
 	dropRecord:       "drop_record_malformed",
 	dropNetwork:      "drop_record_network",
 	dropRelayTag:     "drop_relay_forged",

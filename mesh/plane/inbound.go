@@ -9,6 +9,7 @@ import (
 	"ripstop/route"
 	"ripstop/transport"
 	"ripstop/tun"
+	"ripstop/tun/offload"
 )
 
 // strangeEvery is how often, in nanoseconds, one peer's unknown address is reported.
@@ -34,13 +35,17 @@ func (a arrival) path() transport.Path {
 
 // inbound is the state of one socket's loop.
 type inbound struct {
-	p        *Plane
-	snapshot *Snapshot
-	now      int64
-	msgs     []transport.Message
-	writes   [][]tun.Frame // by device queue
-	sender   sender
-	received int
+	p         *Plane
+	snapshot  *Snapshot
+	now       int64
+	msgs      []transport.Message
+	writes    [][]tun.Frame // by device queue
+	assembler assembler
+	joiner    offload.Joiner
+	joined    [1]tun.Frame // the first frame that it gathered, in its buffer
+	queue     int          // of the flow that it gathers
+	sender    sender
+	received  int
 }
 
 func (p *Plane) newInbound(batch int) *inbound {
@@ -53,6 +58,7 @@ func (p *Plane) newInbound(batch int) *inbound {
 	for i := range in.msgs {
 		in.msgs[i].Buf = make([]byte, 1<<16)
 	}
+	in.joiner.NoTCP, in.joiner.NoUDP = !p.capabilities.TCP, !p.capabilities.UDP
 	return in
 }
 
@@ -61,7 +67,16 @@ func (in *inbound) turn(n int) {
 	in.begin()
 	for i := range in.msgs[:n] {
 		m := &in.msgs[i]
-		in.handle(m.Buf[:m.N], arrival{remote: m.Remote})
+		from := arrival{remote: m.Remote}
+		if m.Segment == 0 {
+			in.handle(m.Bytes(), from)
+			continue
+		}
+		for train := m.Bytes(); len(train) > 0; {
+			size := min(m.Segment, len(train))
+			in.handle(train[:size], from)
+			train = train[size:]
+		}
 	}
 	in.finish()
 }
@@ -73,17 +88,40 @@ func (in *inbound) begin() {
 // finish writes the frames that were opened and sends the datagrams to be relayed.
 func (in *inbound) finish() {
 	in.sender.flush()
-	for q, frames := range in.writes {
-		if len(frames) == 0 {
-			continue
-		}
-		wrote, _ := in.p.queues[q].WriteBatch(frames)
-		in.p.counters.add(dropDevice, len(frames)-wrote)
-		clear(frames)
-		in.writes[q] = frames[:0]
+	in.flushJoined()
+	for q := range in.writes {
+		in.flushQueue(q)
 	}
 	in.p.counters.add(datagramsIn, in.received)
 	in.received = 0
+}
+
+// flushQueue writes the plain frames for one device queue.
+func (in *inbound) flushQueue(q int) {
+	frames := in.writes[q]
+	if len(frames) == 0 {
+		return
+	}
+	wrote, _ := in.p.queues[q].WriteBatch(frames)
+	in.p.counters.add(dropDevice, len(frames)-wrote)
+	clear(frames)
+	in.writes[q] = frames[:0]
+}
+
+// flushJoined writes the super-frame that was gathered, behind the plain frames
+// that came before it.
+func (in *inbound) flushJoined() {
+	if in.joiner.Len() == 0 {
+		return
+	}
+	in.flushQueue(in.queue)
+	wrote := 0
+	if in.joiner.Frame(&in.joined[0]) {
+		wrote, _ = in.p.queues[in.queue].WriteBatch(in.joined[:])
+	}
+	in.p.counters.add(dropDevice, 1-wrote)
+	in.joiner.Reset()
+	in.joined[0] = tun.Frame{}
 }
 
 // handle takes one datagram, whatever it is.
@@ -201,7 +239,11 @@ func (in *inbound) records(r *Receiver, body []byte) {
 			return
 		}
 		body = rest
-		if rec.Flags != 0 {
+		if rec.Flags&transport.RecordFragment != 0 {
+			in.piece(r, rec, frame)
+			continue
+		}
+		if rec.Flags&^(transport.RecordPartial|transport.RecordTrain) != 0 {
 			in.p.counters.add(dropRecord, 1)
 			continue
 		}
@@ -209,21 +251,77 @@ func (in *inbound) records(r *Receiver, body []byte) {
 			in.p.counters.add(dropNetwork, 1)
 			continue
 		}
-		r.Peer.FramesIn.Add(1)
-		r.Peer.BytesIn.Add(uint64(len(frame)))
-		d := in.p.cfg.Switch.FromPeer(in.snapshot.Table, in.now, in.p.cfg.VNI, r.Peer.ID, frame)
-		if d.Verdict != route.Deliver {
-			in.p.counters.drop(d.Drop)
-			continue
-		}
-		// The record header, now read, is the room for the kernel's header.
-		q := int(d.Flow) % len(in.writes)
-		in.writes[q] = append(in.writes[q], tun.Frame{
-			Buf: at[:transport.RecordLen+len(frame)],
-			Off: transport.RecordLen,
-			Len: len(frame),
-		})
+		in.deliver(r, at[:transport.RecordLen+len(frame)], rec.Flags)
 	}
+}
+
+// deliver gives a frame that r's peer sent to the device, if the switch lets it. It
+// stands in b behind room for a record header. It returns the device queue.
+func (in *inbound) deliver(r *Receiver, b []byte, flags transport.RecordFlags) (queue int) {
+	frame := b[transport.RecordLen:]
+	r.Peer.FramesIn.Add(1)
+	r.Peer.BytesIn.Add(uint64(len(frame)))
+	d := in.p.cfg.Switch.FromPeer(in.snapshot.Table, in.now, in.p.cfg.VNI, r.Peer.ID, frame)
+	if d.Verdict != route.Deliver {
+		in.p.counters.drop(d.Drop)
+		return 0
+	}
+	queue = int(d.Flow) % len(in.writes)
+	in.write(b, queue, flags)
+	return queue
+}
+
+// piece takes a piece of a frame.
+func (in *inbound) piece(r *Receiver, rec transport.Record, piece []byte) {
+	const known = transport.RecordFragment | transport.RecordLast | transport.RecordPartial
+	frame, lost, ok := in.assembler.add(in.now, r.Peer, rec, piece)
+	in.p.counters.add(dropIncomplete, lost)
+	switch {
+	case !ok || rec.Flags&^known != 0:
+		in.p.counters.add(dropRecord, 1)
+	case frame != nil:
+		queue := in.deliver(r, frame, rec.Flags&transport.RecordPartial)
+		// Its buffer is used again.
+		in.flushJoined()
+		in.flushQueue(queue)
+	}
+}
+
+// write takes a frame for the device. It stands behind its record header, which is
+// read by now and is the room for the kernel's header. Frames of one train are
+// gathered; others keep their order with them.
+func (in *inbound) write(b []byte, queue int, flags transport.RecordFlags) {
+	frame := b[transport.RecordLen:]
+	if flags&transport.RecordPartial != 0 {
+		if in.p.capabilities.Checksum {
+			in.gather(b, queue)
+			return
+		}
+		if !offload.CompleteSegment(frame) {
+			in.p.counters.add(dropRecord, 1)
+			return
+		}
+	}
+	in.flushJoined()
+	in.writes[queue] = append(in.writes[queue], tun.Frame{Buf: b, Off: transport.RecordLen, Len: len(frame)})
+}
+
+// gather adds a partial frame to the super-frame that is being gathered, or begins
+// another with it.
+func (in *inbound) gather(b []byte, queue int) {
+	frame := b[transport.RecordLen:]
+	if in.joiner.Len() > 0 {
+		if in.queue == queue && in.joiner.Add(frame) {
+			return
+		}
+		in.flushJoined()
+	}
+	if !in.joiner.Add(frame) {
+		in.p.counters.add(dropRecord, 1)
+		return
+	}
+	in.queue = queue
+	in.joined[0] = tun.Frame{Buf: b, Off: transport.RecordLen, Len: len(frame)}
 }
 
 // relay takes a datagram that a neighbour handed over for us or for another.

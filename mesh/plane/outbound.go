@@ -4,40 +4,66 @@ import (
 	"ripstop/route"
 	"ripstop/transport"
 	"ripstop/tun"
+	"ripstop/tun/offload"
 )
 
 const (
-	// maxShared is how large a datagram may grow by taking in further frames: what
-	// fits, with a relay header in front, into one packet of an IPv6 underlay of
-	// MTU 1500 (1500 - 48 IPv6 and UDP - 48 relay header - 2 of alignment).
-	maxShared = 1402
-	// maxSealed is the largest datagram without its relay header: the longest UDP
-	// payload over IPv4 less that header. A frame that needs more is dropped.
-	maxSealed = 65507 - transport.RelayLen
+	// plainLimit is how large a datagram may be, without its relay header, on a path
+	// of which nothing better is known: what fits, relay header in front, into one
+	// packet of an IPv6 underlay of MTU 1500 (1500 - 48 IPv6 and UDP - 48 relay
+	// header, rounded down).
+	plainLimit = 1402
+	// overhead is what a datagram with one record has beside the frame.
+	overhead = transport.HeaderLen + transport.RecordLen + transport.TagLen
+	// arenaSize is how many bytes of datagrams are built before they are sent: a few
+	// trains, and little enough to stay in a core's own cache.
+	arenaSize = 256 << 10
+	// minCut is the smallest payload worth cutting a super-frame to.
+	minCut = 64
 )
 
-// datagram is one that is being filled: header, then records, in buf[start:end].
-type datagram struct {
-	buf        []byte
-	start, end int
-	to         *Outlet
-	hop        *Outlet // who it is handed to; to itself when there is no relay between
-	flow       uint16
+// entry is one frame of the batch on its way to one peer.
+type entry struct {
+	frame int32 // index in frames
+	next  int32 // 1 + index in entries of the peer's next one, 0 = the last
+	flow  uint16
 }
 
-// outbound is the state of one device queue's loop.
+// lane is the frames of the batch for one peer, in order.
+type lane struct{ head, tail int32 } // 1 + index in entries
+
+// outbound is the state of one device queue's loop: what was read, which peer each
+// frame goes to, and the datagrams built of them.
+//
+//	frames ──FromLocal──▶ lanes, one a peer ──▶ arena: │relay?│header│record│frame│…│tag│ │header│…
+//	                                                    └── equal datagrams side by side: one train ──┘
 type outbound struct {
-	p       *Plane
-	queue   int
-	s       *Snapshot // of this turn
+	p     *Plane
+	queue int
+	s     *Snapshot // of this turn
+	now   int64
+
 	frames  []tun.Frame
-	open    []datagram
-	last    []int32  // by PeerID: 1 + index in open of the datagram that may still grow
-	spare   [][]byte // buffers for copies
-	used    int
+	entries []entry
+	lanes   []lane         // by PeerID
+	touched []route.PeerID // with something in their lane, in order of first frames
 	replies []tun.Frame
 	answers int
-	sender  sender
+
+	arena   []byte
+	at      int    // end of what is built
+	scratch []byte // one segment
+	open    datagram
+	numbers uint16 // of frames that went in pieces
+	sender
+}
+
+// datagram is the one that is being filled, at the end of the arena.
+type datagram struct {
+	to, hop *Outlet // hop is to itself when there is no relay between; nil: none is open
+	flow    uint16
+	start   int // where its header stands
+	limit   int // bytes it may have, tag included
 }
 
 func (p *Plane) newOutbound(queue int) *outbound {
@@ -45,51 +71,36 @@ func (p *Plane) newOutbound(queue int) *outbound {
 		p:       p,
 		queue:   queue,
 		frames:  make([]tun.Frame, deviceBatch),
-		open:    make([]datagram, 0, 2*deviceBatch),
-		spare:   make([][]byte, deviceBatch),
+		entries: make([]entry, 0, 4*deviceBatch),
 		replies: make([]tun.Frame, deviceBatch),
-		sender:  sender{p: p, msgs: make([]transport.Message, 0, 2*deviceBatch)},
+		arena:   make([]byte, arenaSize),
+		scratch: make([]byte, tun.MaxFrame),
+		sender:  sender{p: p, msgs: make([]transport.Message, 0, arenaSize/256)},
 	}
 	for i := range out.frames {
 		out.frames[i].Buf = make([]byte, tun.BufferSize)
 		out.replies[i].Buf = make([]byte, tun.Headroom+route.ReplySize)
-	}
-	for i := range out.spare {
-		out.spare[i] = make([]byte, tun.Headroom+2048+tun.Tailroom)
 	}
 	return out
 }
 
 // turn carries the first n frames read to where they belong.
 func (out *outbound) turn(n int) {
-	s := out.p.snapshot.Load()
-	if s.Table == nil {
+	out.s, out.now = out.p.snapshot.Load(), out.p.Now()
+	if out.s.Table == nil {
 		return
 	}
-	out.s = s
-	if len(out.last) < len(s.Outlets) {
-		out.last = make([]int32, len(s.Outlets))
+	if len(out.lanes) < len(out.s.Outlets) {
+		out.lanes = make([]lane, len(out.s.Outlets))
 	}
-	now := out.p.Now()
 	for i := range out.frames[:n] {
-		f := &out.frames[i]
-		reply := &out.replies[out.answers]
-		d, length := out.p.cfg.Switch.FromLocal(s.Table, now, out.p.cfg.VNI, f.Bytes(), reply.Buf[tun.Headroom:])
-		switch d.Verdict {
-		case route.ToPeer:
-			out.unicast(d, f)
-		case route.Copies:
-			for _, id := range s.Table.Copies(out.p.cfg.VNI) {
-				out.copy(id, d.Flow, f.Bytes(), now)
-			}
-		case route.Answer:
-			reply.Off, reply.Len = tun.Headroom, length
-			out.answers++
-		case route.DropFrame:
-			out.p.counters.drop(d.Drop)
-		}
+		out.classify(i)
 	}
-	out.flush(now)
+	for _, id := range out.touched {
+		out.emit(id)
+	}
+	out.flush()
+	out.entries, out.touched = out.entries[:0], out.touched[:0]
 	if out.answers > 0 {
 		wrote, _ := out.p.queues[out.queue].WriteBatch(out.replies[:out.answers])
 		out.p.counters.add(answered, wrote)
@@ -98,26 +109,85 @@ func (out *outbound) turn(n int) {
 	}
 }
 
-// way finds how a frame of that flow gets to a peer, and counts when it does not.
-func (out *outbound) way(id route.PeerID, flow uint16) (to, hop *Outlet) {
-	to = out.s.outlet(id)
-	if to == nil {
-		out.p.counters.add(dropNoRoute, 1)
-		return nil, nil
+// classify asks the switch where frame i goes and puts it into the lanes.
+func (out *outbound) classify(i int) {
+	f := &out.frames[i]
+	reply := &out.replies[out.answers]
+	d, length := out.p.cfg.Switch.FromLocal(out.s.Table, out.now, out.p.cfg.VNI, f.Bytes(), reply.Buf[tun.Headroom:])
+	switch d.Verdict {
+	case route.ToPeer:
+		out.push(d.Peer, i, d.Flow)
+	case route.Copies:
+		for _, id := range out.s.Table.Copies(out.p.cfg.VNI) {
+			out.push(id, i, d.Flow)
+		}
+	case route.Answer:
+		reply.Off, reply.Len = tun.Headroom, length
+		out.answers++
+	case route.DropFrame:
+		out.p.counters.drop(d.Drop)
 	}
-	if to.Session == nil {
+}
+
+// push puts frame i at the end of a peer's lane.
+func (out *outbound) push(id route.PeerID, i int, flow uint16) {
+	if int(id) >= len(out.lanes) {
+		out.p.counters.add(dropNoRoute, 1)
+		return
+	}
+	out.entries = append(out.entries, entry{frame: int32(i), flow: flow})
+	n := int32(len(out.entries))
+	l := &out.lanes[id]
+	if l.head == 0 {
+		l.head = n
+		out.touched = append(out.touched, id)
+	} else {
+		out.entries[l.tail-1].next = n
+	}
+	l.tail = n
+}
+
+// emit makes datagrams of what is in a peer's lane, and empties it.
+func (out *outbound) emit(id route.PeerID) {
+	l := out.lanes[id]
+	out.lanes[id] = lane{}
+	to := out.s.outlet(id)
+	for k := l.head; k != 0; k = out.entries[k-1].next {
+		e := out.entries[k-1]
+		hop := out.way(to, e.flow)
+		if hop == nil {
+			continue
+		}
+		f := &out.frames[e.frame]
+		to.Peer.FramesOut.Add(1)
+		to.Peer.BytesOut.Add(uint64(f.Len))
+		if f.Offload == (tun.Offload{}) {
+			out.plain(to, hop, e.flow, f.Bytes(), 0)
+		} else {
+			out.unfinished(to, hop, e.flow, f)
+		}
+	}
+	out.close()
+}
+
+// way finds whom to hand a frame for to, and counts when it cannot go.
+func (out *outbound) way(to *Outlet, flow uint16) *Outlet {
+	switch {
+	case to == nil:
+		out.p.counters.add(dropNoRoute, 1)
+		return nil
+	case to.Session == nil:
 		out.p.counters.add(dropNoSession, 1)
 		if !to.Peer.wanted.Swap(true) {
 			out.p.cfg.Events.Wake()
 		}
-		return nil, nil
+		return nil
 	}
-	hop = out.s.hop(to, flow)
+	hop := out.s.hop(to, flow)
 	if hop == nil {
 		out.p.counters.add(dropNoRoute, 1)
-		return nil, nil
 	}
-	return to, hop
+	return hop
 }
 
 // hop returns the outlet to hand a datagram for to to, nil when there is none
@@ -134,109 +204,134 @@ func (s *Snapshot) hop(to *Outlet, flow uint16) *Outlet {
 	return hop
 }
 
-// unicast puts f into a datagram for the peer that d names: into the one that is
-// still open when both are small, else into one made around f in its own buffer.
-func (out *outbound) unicast(d route.Decision, f *tun.Frame) {
-	to, hop := out.way(d.Peer, d.Flow)
-	if to == nil || out.join(to, hop, d.Flow, f.Bytes()) {
-		return
+// limit is how large a datagram to to by way of hop should be, without relay header.
+func limit(to, hop *Outlet) int {
+	if hop == to && hop.Limit > 0 {
+		return hop.Limit
 	}
-	start := f.Off - transport.RecordLen - transport.HeaderLen
-	if transport.HeaderLen+transport.RecordLen+f.Len+transport.TagLen > maxSealed {
-		out.p.counters.add(dropTooBig, 1)
-		return
-	}
-	out.record(f.Buf[f.Off-transport.RecordLen:], f.Len)
-	out.begin(datagram{buf: f.Buf, start: start, end: f.Off + f.Len, to: to, hop: hop, flow: d.Flow})
+	return plainLimit
 }
 
-// copy puts a copy of frame into a datagram for one peer.
-func (out *outbound) copy(id route.PeerID, flow uint16, frame []byte, now int64) {
-	to, hop := out.way(id, flow)
-	if to == nil || out.join(to, hop, flow, frame) {
-		return
+// unfinished takes a frame whose checksum, or whose cutting, the kernel left to us.
+func (out *outbound) unfinished(to, hop *Outlet, flow uint16, f *tun.Frame) {
+	frame := f.Bytes()
+	super, ok := offload.Parse(frame, f.Offload)
+	size := limit(to, hop) - overhead - super.HeaderLen
+	switch {
+	case ok && (super.Count(max(size, minCut)) == 1 || f.Offload.Type == tun.GSONone && super.Whole):
+		// One piece, finished but for its checksum, which the seal makes needless.
+		super.Normalise(frame)
+		out.plain(to, hop, flow, frame, transport.RecordPartial)
+	case ok:
+		out.cut(to, hop, flow, frame, &super, max(size, minCut))
+	case f.Offload.Type == tun.GSONone && offload.Complete(frame, f.Offload):
+		out.plain(to, hop, flow, frame, 0)
+	default:
+		out.p.counters.add(dropOffload, 1)
 	}
-	const start = tun.Headroom - transport.RecordLen - transport.HeaderLen
-	if transport.HeaderLen+transport.RecordLen+len(frame)+transport.TagLen > maxSealed {
-		out.p.counters.add(dropTooBig, 1)
-		return
-	}
-	if out.used == len(out.spare) {
-		out.flush(now)
-	}
-	buf := out.spare[out.used]
-	if need := tun.Headroom + len(frame) + tun.Tailroom; len(buf) < need {
-		// Rare: a copied frame beyond 2 KiB. The larger buffer stays.
-		buf = make([]byte, tun.BufferSize)
-		out.spare[out.used] = buf
-	}
-	out.used++
-	out.record(buf[tun.Headroom-transport.RecordLen:], len(frame))
-	copy(buf[tun.Headroom:], frame)
-	out.begin(datagram{buf: buf, start: start, end: tun.Headroom + len(frame), to: to, hop: hop, flow: flow})
 }
 
-// join appends frame to the peer's open datagram if it fits and goes the same way.
-func (out *outbound) join(to, hop *Outlet, flow uint16, frame []byte) bool {
-	i := out.last[to.Peer.ID]
-	if i == 0 {
-		return false
-	}
-	d := &out.open[i-1]
-	if d.hop != hop || hop != to && d.flow != flow ||
-		d.end-d.start+transport.RecordLen+len(frame)+transport.TagLen > maxShared {
-		return false
-	}
-	out.record(d.buf[d.end:], len(frame))
-	copy(d.buf[d.end+transport.RecordLen:], frame)
-	d.end += transport.RecordLen + len(frame)
-	out.count(to, len(frame))
-	return true
-}
-
-// record writes the record header of a plain, finished frame.
-func (out *outbound) record(b []byte, length int) {
-	transport.Record{Length: uint16(length), VNI: uint16(out.p.cfg.VNI)}.Put(b)
-}
-
-// begin opens d: it is the peer's last one, so order within the pair is kept.
-func (out *outbound) begin(d datagram) {
-	out.open = append(out.open, d)
-	out.last[d.to.Peer.ID] = int32(len(out.open))
-	out.count(d.to, d.end-d.start-transport.HeaderLen-transport.RecordLen)
-}
-
-func (out *outbound) count(to *Outlet, length int) {
-	to.Peer.FramesOut.Add(1)
-	to.Peer.BytesOut.Add(uint64(length))
-}
-
-// flush seals and sends what is open.
-func (out *outbound) flush(now int64) {
-	for i := range out.open {
-		d := &out.open[i]
-		out.last[d.to.Peer.ID] = 0
-		channel, typ := d.to.Session.Data, transport.TypeData
-		if channel.Overhead() == 0 {
-			typ = transport.TypeClear
+// cut makes one datagram of each segment of a super-frame.
+func (out *outbound) cut(to, hop *Outlet, flow uint16, frame []byte, super *offload.Super, size int) {
+	longest := super.HeaderLen + super.Step(size)
+	if super.Step(size) > size {
+		// Datagrams may not be cut smaller: each is a frame longer than its path.
+		for i := range super.Count(size) {
+			n := super.Put(out.scratch, frame, i, size)
+			out.plain(to, hop, flow, out.scratch[:n], transport.RecordPartial)
 		}
-		counter, err := channel.Next()
-		if err != nil {
-			out.p.counters.add(dropExhausted, 1)
-			continue
-		}
-		header := d.buf[d.start : d.start+transport.HeaderLen]
-		transport.Header{Type: typ, Index: d.to.Session.Remote, Counter: counter}.Put(header)
-		sealed := channel.Seal(counter, header, d.buf[d.start+transport.HeaderLen:d.end])
-		end := d.start + transport.HeaderLen + len(sealed)
-		if d.hop == d.to {
-			out.sender.send(d.hop, d.buf[d.start:end], now)
-		} else {
-			out.sender.relay(d.hop, d.to.Peer.Short, d.flow, out.s.Table.HopLimit(d.to.Peer.ID), d.buf[d.start-transport.RelayLen:end], now)
+		return
+	}
+	for i := range super.Count(size) {
+		out.close()
+		out.begin(to, hop, flow, longest)
+		n := super.Put(out.arena[out.at+transport.RecordLen:], frame, i, size)
+		out.record(n, transport.RecordPartial|transport.RecordTrain)
+		out.at += transport.RecordLen + n
+	}
+	out.close()
+}
+
+// plain puts one frame as it is into the open datagram, or into a new one.
+func (out *outbound) plain(to, hop *Outlet, flow uint16, frame []byte, flags transport.RecordFlags) {
+	if overhead+len(frame) > limit(to, hop) {
+		out.long(to, hop, flow, frame, flags)
+		return
+	}
+	d := &out.open
+	if d.hop != hop || d.to != to || hop != to && d.flow != flow ||
+		out.at-d.start+transport.RecordLen+len(frame)+transport.TagLen > d.limit {
+		out.close()
+		out.begin(to, hop, flow, len(frame))
+	}
+	out.record(len(frame), flags)
+	out.at += transport.RecordLen
+	out.at += copy(out.arena[out.at:], frame)
+}
+
+// long takes a frame that is longer than its path carries: a TCP segment is cut, as
+// its sender might have done, anything else goes in pieces.
+func (out *outbound) long(to, hop *Outlet, flow uint16, frame []byte, flags transport.RecordFlags) {
+	if flags&transport.RecordPartial == 0 {
+		super, ok := offload.Parse(frame, tun.Offload{})
+		if size := limit(to, hop) - overhead - super.HeaderLen; ok && !super.Whole && size >= minCut && super.Sound(frame) {
+			out.cut(to, hop, flow, frame, &super, size)
+			return
 		}
 	}
-	clear(out.open)
-	out.open = out.open[:0]
-	out.used = 0
+	out.fragment(to, hop, flow, frame, flags)
+}
+
+// record writes a record header at the end of the arena.
+func (out *outbound) record(length int, flags transport.RecordFlags) {
+	transport.Record{Length: uint16(length), Flags: flags, VNI: uint16(out.p.cfg.VNI)}.Put(out.arena[out.at:])
+}
+
+// begin opens a datagram with room for a frame of so many bytes, and for as many
+// more as fit.
+func (out *outbound) begin(to, hop *Outlet, flow uint16, length int) {
+	most := limit(to, hop)
+	if out.at+transport.RelayLen+max(overhead+length, most) > len(out.arena) {
+		out.flush()
+	}
+	start := out.at
+	if hop != to {
+		start += transport.RelayLen
+	}
+	out.open = datagram{to: to, hop: hop, flow: flow, start: start, limit: most}
+	out.at = start + transport.HeaderLen
+}
+
+// close seals the open datagram, if there is one, and hands it to the sender.
+func (out *outbound) close() {
+	d := out.open
+	if d.hop == nil {
+		return
+	}
+	out.open = datagram{}
+	channel, typ := d.to.Session.Data, transport.TypeData
+	if channel.Overhead() == 0 {
+		typ = transport.TypeClear
+	}
+	counter, err := channel.Next()
+	if err != nil {
+		out.p.counters.add(dropExhausted, 1)
+		out.at = d.start
+		return
+	}
+	header := out.arena[d.start : d.start+transport.HeaderLen]
+	transport.Header{Type: typ, Index: d.to.Session.Remote, Counter: counter}.Put(header)
+	sealed := channel.Seal(counter, header, out.arena[d.start+transport.HeaderLen:out.at])
+	out.at = d.start + transport.HeaderLen + len(sealed)
+	if d.hop == d.to {
+		out.send(d.hop, out.arena[d.start:out.at], out.now)
+		return
+	}
+	out.relay(d.hop, d.to.Peer.Short, d.flow, out.s.Table.HopLimit(d.to.Peer.ID), out.arena[d.start-transport.RelayLen:out.at], out.now)
+}
+
+// flush sends what is built. No datagram may be open.
+func (out *outbound) flush() {
 	out.sender.flush()
+	out.at = 0
 }

@@ -81,13 +81,14 @@ type Events interface {
 
 // Plane is the two loops and what they share.
 type Plane struct {
-	cfg      Config
-	start    time.Time
-	snapshot atomic.Pointer[Snapshot]
-	counters Counters
-	queues   []tun.Queue
-	workers  sync.Pool // *inbound, for datagrams that come over TCP
-	closed   atomic.Bool
+	cfg          Config
+	start        time.Time
+	snapshot     atomic.Pointer[Snapshot]
+	counters     Counters
+	queues       []tun.Queue
+	capabilities tun.Capabilities
+	workers      sync.Pool // *inbound, for datagrams that come over TCP
+	closed       atomic.Bool
 
 	control struct {
 		sync.Mutex // guards msgs and the buffer behind it
@@ -98,7 +99,7 @@ type Plane struct {
 
 // New makes a Plane that drops everything until it is given a Snapshot.
 func New(cfg Config) *Plane {
-	p := &Plane{cfg: cfg, start: time.Now(), queues: cfg.Device.Queues()}
+	p := &Plane{cfg: cfg, start: time.Now(), queues: cfg.Device.Queues(), capabilities: cfg.Device.Capabilities()}
 	p.snapshot.Store(&Snapshot{})
 	p.workers.New = func() any { return p.newInbound(0) }
 	p.control.buf = make([]byte, tun.BufferSize)

@@ -10,7 +10,9 @@ import (
 type sender struct {
 	p    *Plane
 	msgs []transport.Message
-	ad   [transport.RelayADLen]byte // associated data of a relay header
+	// count is how many datagrams the last of msgs holds.
+	count int
+	ad    [transport.RelayADLen]byte // associated data of a relay header
 	// own marks what the node sends by itself: it is no traffic that a link would
 	// have to be watched closely for.
 	own bool
@@ -29,7 +31,35 @@ func (s *sender) send(to *Outlet, b []byte, now int64) {
 		s.p.counters.add(datagramsOut, 1)
 		return
 	}
+	if n := len(s.msgs); n > 0 && s.join(&s.msgs[n-1], to, b) {
+		return
+	}
 	s.msgs = append(s.msgs, transport.Message{Buf: b, N: len(b), Remote: to.Path.Remote})
+	s.count = 1
+}
+
+// join makes b part of the train that m is, or begins, if it lies right behind it in
+// memory, goes to the same address and is no longer than its datagrams: one call to
+// the kernel for all of them (UDP_SEGMENT).
+func (s *sender) join(m *transport.Message, to *Outlet, b []byte) bool {
+	segment := m.Segment
+	if segment == 0 {
+		segment = m.N
+	}
+	if s.count >= to.Train || m.Remote != to.Path.Remote || len(b) > segment || m.N != s.count*segment ||
+		m.N+len(b) > transport.MaxTrain || !adjacent(m.Buf, m.N, b) {
+		return false
+	}
+	m.Buf = m.Buf[:m.N+len(b)]
+	m.N += len(b)
+	m.Segment = segment
+	s.count++
+	return true
+}
+
+// adjacent reports whether b begins right behind the first n bytes of a.
+func adjacent(a []byte, n int, b []byte) bool {
+	return cap(a) >= n+len(b) && len(b) > 0 && &a[:n+1][n] == &b[0]
 }
 
 // relay queues b, whose first RelayLen bytes are free, for the neighbour hop to

@@ -32,6 +32,12 @@ type Outlet struct {
 	Session *crypto.Session // nil: no session yet
 	Path    transport.Path  // zero: no direct path
 	Carrier Carrier         // the TCP connection, when Path is the one over TCP
+	// Limit is how many bytes of UDP payload the path carries in one packet, as far as
+	// is known; 0: nothing better than every path's.
+	Limit int
+	// Train is how many datagrams may leave for the path in one call (UDP_SEGMENT);
+	// 0 and 1: each by itself.
+	Train int
 	// Verified are the addresses at which the peer has answered a probe of late: in
 	// a network without a cipher frames are taken from nowhere else.
 	Verified []netip.AddrPort

@@ -1,0 +1,182 @@
+package plane
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+
+	"ripstop/crypto"
+	"ripstop/transport"
+)
+
+// TestLongFrames: whatever a path carries in one packet, frames of every length
+// arrive whole, directly and over a relay.
+func TestLongFrames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 3, crypto.CipherAuto)
+		a, b, c := l.hosts[0], l.hosts[1], l.hosts[2]
+		l.session(a, b, true)
+		l.session(b, c, true)
+		l.session(a, c, false)
+		for _, h := range l.hosts {
+			for _, o := range h.outlets {
+				if o != nil {
+					o.Limit, o.Train = 1232, 64
+				}
+			}
+		}
+		l.publish()
+		l.run(func() {
+			for n, size := range []int{46, 1188, 1189, 1190, 1354, 1514, 2400, 9014, 65000} {
+				for _, to := range []*host{b, c} {
+					f := frame(a, to, uint32(n), size)
+					a.device.Inject(f)
+					l.expect(to, f)
+				}
+			}
+			if got := a.Counters().All()["frames_fragmented"]; got == 0 {
+				t.Errorf("nothing was fragmented: %v", a.Counters().All())
+			}
+		})
+	})
+}
+
+// pieces takes a frame apart as outbound.fragment does.
+func pieces(frame []byte, number uint16, size int) (records []transport.Record, parts [][]byte) {
+	for off := 0; off < len(frame); off += size {
+		p := frame[off:min(off+size, len(frame))]
+		r := transport.Record{Length: uint16(len(p)), Flags: transport.RecordFragment, Aux: uint16(off / 8), ChecksumStart: uint16(len(frame) - 1), ChecksumOffset: number}
+		if off+len(p) == len(frame) {
+			r.Flags |= transport.RecordLast
+		}
+		records, parts = append(records, r), append(parts, p)
+	}
+	return records, parts
+}
+
+// TestAssemblerAnyOrder: pieces of several frames in any order make those frames,
+// and a missing one makes none.
+func TestAssemblerAnyOrder(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var as assembler
+	p, q := NewPeer(1, crypto.Name{1}), NewPeer(2, crypto.Name{2})
+	for round := range 2000 {
+		type step struct {
+			peer   *Peer
+			record transport.Record
+			part   []byte
+			frame  []byte
+		}
+		var steps []step
+		missing := make(map[uint16]bool)
+		for i := range uint16(3) {
+			f := make([]byte, 100+random.IntN(9000))
+			for k := range f {
+				f[k] = byte(random.Uint32())
+			}
+			number := uint16(round)*4 + i
+			records, parts := pieces(f, number, 8*(20+random.IntN(100)))
+			if len(records) > maxFragments {
+				continue
+			}
+			drop := -1
+			if random.IntN(4) == 0 {
+				drop = random.IntN(len(records))
+				missing[number] = true
+			}
+			for k := range records {
+				if k != drop {
+					steps = append(steps, step{[]*Peer{p, q}[i%2], records[k], parts[k], f})
+				}
+			}
+		}
+		random.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
+		left := make(map[uint16]int)
+		for _, s := range steps {
+			left[s.record.ChecksumOffset]++
+		}
+		for _, s := range steps {
+			number := s.record.ChecksumOffset
+			left[number]--
+			got, _, ok := as.add(int64(round)*1e10, s.peer, s.record, s.part)
+			if !ok {
+				t.Fatalf("a right piece was refused: %+v", s.record)
+			}
+			if want := left[number] == 0 && !missing[number]; (got != nil) != want {
+				t.Fatalf("frame %d: complete %v, want %v", number, got != nil, want)
+			}
+			if got != nil && !bytes.Equal(got[transport.RecordLen:], s.frame) {
+				t.Fatalf("frame %d was put together wrongly", number)
+			}
+		}
+	}
+}
+
+// TestAssemblerRefuses: pieces that contradict each other or themselves make no frame.
+func TestAssemblerRefuses(t *testing.T) {
+	const fragment, last = transport.RecordFragment, transport.RecordFragment | transport.RecordLast
+	p := NewPeer(1, crypto.Name{1})
+	for name, steps := range map[string][]transport.Record{
+		"behind the end":       {{Flags: last, Length: 16, Aux: 2, ChecksumStart: 23}},
+		"last but not the end": {{Flags: last, Length: 16, ChecksumStart: 99}},
+		"the end but not last": {{Flags: fragment, Length: 16, ChecksumStart: 15}},
+		"not in steps of 8":    {{Flags: fragment, Length: 12, ChecksumStart: 99}},
+		"twice":                {{Flags: fragment, Length: 16, ChecksumStart: 39}, {Flags: fragment, Length: 16, ChecksumStart: 39}, {Flags: last, Length: 8, Aux: 4, ChecksumStart: 39}},
+		"overlapping":          {{Flags: fragment, Length: 16, ChecksumStart: 39}, {Flags: fragment, Length: 24, Aux: 1, ChecksumStart: 39}},
+		"two lasts":            {{Flags: last, Length: 8, Aux: 1, ChecksumStart: 15}, {Flags: last, Length: 8, Aux: 1, ChecksumStart: 15}},
+		"two lengths":          {{Flags: fragment, Length: 16, ChecksumStart: 39}, {Flags: last, Length: 8, Aux: 2, ChecksumStart: 23}},
+		"too many":             {{Flags: fragment, Length: 8, Aux: 64, ChecksumStart: 4000}},
+	} {
+		var as assembler
+		for _, r := range steps {
+			if got, _, _ := as.add(1, p, r, make([]byte, r.Length)); got != nil {
+				t.Errorf("%s: made a frame", name)
+			}
+		}
+	}
+}
+
+// TestAssemblerIsBounded: one peer's unfinished frames do not push out another's,
+// and take a fixed number of places.
+func TestAssemblerIsBounded(t *testing.T) {
+	var as assembler
+	p, q := NewPeer(1, crypto.Name{1}), NewPeer(2, crypto.Name{2})
+	records, parts := pieces(make([]byte, 3000), 7, 1000)
+	if _, _, ok := as.add(1, q, records[0], parts[0]); !ok {
+		t.Fatal("refused")
+	}
+	lost := 0
+	for n := range uint16(1000) {
+		_, l, _ := as.add(2, p, transport.Record{Flags: transport.RecordFragment, Length: 8, ChecksumStart: 99, ChecksumOffset: n}, make([]byte, 8))
+		lost += l
+	}
+	if lost != 1000-fragmentsEach {
+		t.Errorf("%d frames given up, want %d", lost, 1000-fragmentsEach)
+	}
+	as.add(3, q, records[1], parts[1])
+	if got, _, _ := as.add(3, q, records[2], parts[2]); got == nil {
+		t.Error("the other peer's frame was pushed out")
+	}
+}
+
+func FuzzAssembler(f *testing.F) {
+	f.Add([]byte{8, 0, 0, 0, 40, 0, 0, 16})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var as assembler
+		p := NewPeer(1, crypto.Name{1})
+		for len(b) >= 8 {
+			r := transport.Record{
+				Flags: transport.RecordFlags(b[0]) | transport.RecordFragment, Aux: uint16(b[1])<<8 | uint16(b[2]),
+				ChecksumStart: uint16(b[3])<<8 | uint16(b[4]), ChecksumOffset: uint16(b[5] & 3), Length: uint16(b[6]&7)<<8 | uint16(b[7]),
+			}
+			b = b[8:]
+			if r.Length == 0 {
+				continue // ParseRecord refuses it
+			}
+			if frame, _, _ := as.add(int64(len(b)), p, r, make([]byte, r.Length)); frame != nil && len(frame) != int(r.ChecksumStart)+1+transport.RecordLen {
+				t.Fatalf("a frame of %d bytes for %+v", len(frame), r)
+			}
+		}
+	})
+}
