@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"cmp"
+	"encoding/binary"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -100,4 +101,15 @@ func ringNeighbours(network crypto.NetworkID, self crypto.Name, names []crypto.N
 		wanted = append(wanted, next.name, previous.name)
 	}
 	return wanted
+}
+
+// mixName scatters names over a ring: another order for every number, the same
+// on all hosts of a network. Names are hashes already, so mixing is enough.
+func mixName(network crypto.NetworkID, name crypto.Name, number int) uint64 {
+	x := binary.BigEndian.Uint64(name[:]) ^ binary.BigEndian.Uint64(network[:])
+	x += uint64(number+1) * 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x ^= binary.BigEndian.Uint64(name[8:]) ^ binary.BigEndian.Uint64(network[8:])
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }

@@ -138,6 +138,9 @@ type State struct {
 	ring       []*neighbour // by name
 	queue      []*neighbour // with something in the slot
 	pulls      map[crypto.Name]*pull
+	pullDue    time.Time // no deadline of a pull is earlier
+	rumours    map[crypto.Name]*rumour
+	spreadDue  time.Time // no round of spreading before
 	period     time.Time // next anti-entropy round
 	round      int
 	sweep      time.Time // next look for what expired
@@ -172,6 +175,7 @@ func New(cfg Config, now time.Time) *State {
 		buried:     make(map[crypto.Name]*grave),
 		neighbours: make(map[crypto.Name]*neighbour),
 		pulls:      make(map[crypto.Name]*pull),
+		rumours:    make(map[crypto.Name]*rumour),
 		alive:      make(map[crypto.Name]struct{}),
 		datasets:   make(map[string]Dataset),
 	}
@@ -332,8 +336,11 @@ func (s *State) Next() time.Time {
 	if s.heard != 0 {
 		earlier(s.recover)
 	}
-	for _, p := range s.pulls {
-		earlier(p.deadline)
+	if len(s.pulls) > 0 {
+		earlier(s.pullDue)
+	}
+	if len(s.rumours) > 0 {
+		earlier(s.spreadDue)
 	}
 	return next
 }

@@ -39,6 +39,35 @@ type grave struct {
 // dirty notes that membership may have changed.
 func (s *State) dirty() { s.stale = true }
 
+// relink notes a new links record of o (old or now may be nil): membership may
+// change if o is a member and names somebody who was none, or names somebody no longer.
+func (s *State) relink(o *origin, old, now *stored) {
+	if s.stale || !o.alive {
+		return
+	}
+	var before []crypto.Name
+	if old != nil && old.known && !old.Deleted {
+		linkPeers(old.Body, func(n crypto.Name) bool {
+			before = append(before, n)
+			return true
+		})
+	}
+	kept := 0
+	if now != nil && now.known && !now.Deleted {
+		linkPeers(now.Body, func(n crypto.Name) bool {
+			if i, was := slices.BinarySearchFunc(before, n, crypto.Name.Compare); was && before[i] == n {
+				kept++
+			} else if _, member := s.alive[n]; !member {
+				s.dirty()
+			}
+			return !s.stale
+		})
+	}
+	if kept < len(before) {
+		s.dirty()
+	}
+}
+
 // links returns the body of the host's links record, nil if there is none.
 func (s *State) links(name crypto.Name) []byte {
 	if r, there := s.Get(name, KindLinks, ""); there {

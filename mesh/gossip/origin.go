@@ -17,27 +17,31 @@ type origin struct {
 	keys crypto.PublicKeys
 
 	records []*stored // by kind and key; deletions among them
-	live    int       // how many are not deletions
-	size    int       // cost of all of them
+	shadow  []*stored // covered by head, replaced by newer records: the set of head can still be given
+	live    int       // how many records are not deletions
+	size    int       // cost of records and shadow
 	head    *head     // its set is held in full; nil: none yet
 	target  *head     // verified and better than head, its set not yet held
-	plan    *plan     // how to reach target, once its list is known
+	plan    *plan     // how to reach a head newer than head, once its list is known
 	floor   uint64    // deletions at or below may be forgotten: who is below needs a list
 	refused uint64    // left of an earlier life here: at or below it only a plan's records
 
-	digest   [32]byte // over the live records; valid if digested
-	digested bool
-	mix      uint64 // for the buckets of a summary; valid if digested
+	digested bool     // the next four are valid
+	digest   [32]byte // over the live records
+	top      uint64   // the highest version of a record, or complete
+	short    [8]byte  // over all that is here, for digests
+	mix      uint64   // the same, for the buckets of a summary
 
 	alive     bool      // a member
 	deadSince time.Time // when alive went, if it is false
 }
 
-// plan is the verified list of a target's live records.
+// plan is the verified list of a newer head's live records.
 type plan struct {
-	target  *head
+	target  *head      // mostly the origin's target; an older one when that moved on
 	ids     []recordID // ascending
 	have    []bool     // held, or superseded by a newer record
+	shadow  []*stored  // the superseded ones
 	missing int
 }
 
@@ -56,6 +60,12 @@ func (o *origin) complete() uint64 {
 	return o.head.Version
 }
 
+// entry is what a digest says of o.
+func (o *origin) entry() digestEntry {
+	o.hash()
+	return digestEntry{o.name, o.complete(), o.top, o.short}
+}
+
 // best is the newest head known, held in full or not.
 func (o *origin) best() *head {
 	if o.target != nil {
@@ -72,38 +82,59 @@ func (o *origin) find(kind Kind, key string) (int, bool) {
 // hash is what a head over the present live records would sign.
 func (o *origin) hash() [32]byte {
 	if !o.digested {
-		h := sha256.New()
+		live, all := sha256.New(), sha256.New()
+		all.Write(o.name[:])
+		o.top = o.complete()
 		for _, r := range o.records {
+			o.top = max(o.top, r.Version)
 			if !r.Deleted {
-				h.Write(r.id[:])
+				live.Write(r.id[:])
+			} else if r.Version > o.complete() {
+				all.Write(r.id[:])
 			}
 		}
-		h.Sum(o.digest[:0])
-		h.Reset()
-		var b [40]byte
-		copy(b[:], o.name[:])
-		binary.BigEndian.PutUint64(b[16:], o.complete())
-		copy(b[24:], o.digest[:16])
-		sum := sha256.Sum256(b[:])
-		o.mix = binary.BigEndian.Uint64(sum[:])
+		live.Sum(o.digest[:0])
+		all.Write(o.digest[:])
+		for _, h := range []*head{o.head, o.target} {
+			if h != nil {
+				all.Write(binary.BigEndian.AppendUint64(nil, h.Version))
+				all.Write(h.Hash[:])
+			}
+		}
+		sum := all.Sum(nil)
+		o.short = [8]byte(sum[:8])
+		o.mix = binary.BigEndian.Uint64(sum[8:])
 		o.digested = true
 	}
 	return o.digest
 }
 
-// sum is the part of hash that digests carry.
+// sum is what digests carry: it differs as soon as records, head or target do.
 func (o *origin) sum() [8]byte {
-	h := o.hash()
-	return [8]byte(h[:8])
+	o.hash()
+	return o.short
 }
 
-// ids lists the live records in the order of the hash.
-func (o *origin) ids() []recordID {
-	list := make([]recordID, 0, o.live)
+// covered lists head's set, in the order of its hash; nil when it cannot be
+// given now, because a plan is half done that replaces one set of this version
+// by another.
+func (o *origin) covered() []*stored {
+	list := make([]*stored, 0, o.live)
 	for _, r := range o.records {
-		if !r.Deleted {
-			list = append(list, r.id)
+		if !r.Deleted && r.Version <= o.complete() {
+			list = append(list, r)
 		}
+	}
+	if len(o.shadow) > 0 {
+		list = append(list, o.shadow...)
+		slices.SortFunc(list, func(a, b *stored) int { return place(a.Kind, a.Key, b) })
+	}
+	h := sha256.New()
+	for _, r := range list {
+		h.Write(r.id[:])
+	}
+	if o.head == nil || o.head.Hash != [32]byte(h.Sum(nil)) {
+		return nil
 	}
 	return list
 }
@@ -120,15 +151,15 @@ func (o *origin) above(since uint64) []*stored {
 	return list
 }
 
-// reached reports whether the target's set is here.
-func (o *origin) reached() bool {
-	if o.target == nil {
-		return false
+// reached returns the newest head whose set is here, if it is newer than head.
+func (o *origin) reached() (h *head, byPlan bool) {
+	if t := o.target; t != nil && o.live == int(t.Count) && o.hash() == t.Hash {
+		return t, false
 	}
-	if o.plan != nil && o.plan.missing == 0 {
-		return true
+	if p := o.plan; p != nil && p.missing == 0 {
+		return p.target, true
 	}
-	return o.live == int(o.target.Count) && o.hash() == o.target.Hash
+	return nil, false
 }
 
 // idOf is a record's identifier.
@@ -139,13 +170,18 @@ func idOf(text []byte, sig crypto.Signature) recordID {
 
 func compareIDs(a, b recordID) int { return bytes.Compare(a[:], b[:]) }
 
-// newPlan says what of the list is here already. The list's hash is the target's.
-func (o *origin) newPlan(ids []recordID) *plan {
-	p := &plan{target: o.target, ids: slices.Clone(ids), have: make([]bool, len(ids)), missing: len(ids)}
+// newPlan says what of the list is here already. The list's hash is the head's.
+func (o *origin) newPlan(target *head, ids []recordID) *plan {
+	p := &plan{target: target, ids: slices.Clone(ids), have: make([]bool, len(ids)), missing: len(ids)}
 	slices.SortFunc(p.ids, compareIDs)
 	for _, r := range o.records {
 		if !r.Deleted {
 			p.mark(r.id)
+		}
+	}
+	for _, r := range o.shadow {
+		if p.mark(r.id) {
+			p.shadow = append(p.shadow, r)
 		}
 	}
 	return p
@@ -157,12 +193,16 @@ func (p *plan) has(id recordID) bool {
 	return there
 }
 
-// mark notes that the record is here, or that something newer took its place.
-func (p *plan) mark(id recordID) {
-	if i, there := slices.BinarySearchFunc(p.ids, id, compareIDs); there && !p.have[i] {
-		p.have[i] = true
-		p.missing--
+// mark notes that the record is here, or that something newer took its place,
+// and reports whether that was not known.
+func (p *plan) mark(id recordID) bool {
+	i, there := slices.BinarySearchFunc(p.ids, id, compareIDs)
+	if !there || p.have[i] {
+		return false
 	}
+	p.have[i] = true
+	p.missing--
+	return true
 }
 
 // wanted lists what is still missing.
@@ -188,7 +228,6 @@ func (s *State) add(name crypto.Name, keys crypto.PublicKeys) *origin {
 	i, _ := slices.BinarySearchFunc(s.order, name, func(o *origin, n crypto.Name) int { return o.name.Compare(n) })
 	s.order = slices.Insert(s.order, i, o)
 	_, o.alive = s.alive[name]
-	s.dirty()
 	return o
 }
 
@@ -209,17 +248,25 @@ func (s *State) remove(o *origin) {
 	if o.head != nil {
 		s.bury(o)
 	}
-	s.dirty()
+	s.members, s.dial = true, nil
 }
 
 // hold puts a record in its place and tells of it.
 func (s *State) hold(o *origin, r *stored) {
 	i, there := o.find(r.Kind, r.Key)
 	shown := false
+	var old *stored
 	if there {
-		old := o.records[i]
+		old = o.records[i]
 		shown = old.known && !old.Deleted
-		s.charge(o, -old.cost())
+		if p := o.plan; p != nil && !old.Deleted && r.Version > p.target.Version && p.has(old.id) {
+			p.shadow = append(p.shadow, old)
+		}
+		if !old.Deleted && old.Version <= o.complete() && r.Version > o.complete() {
+			o.shadow = append(o.shadow, old)
+		} else {
+			s.charge(o, -old.cost())
+		}
 		if !old.Deleted {
 			o.live--
 		}
@@ -232,6 +279,9 @@ func (s *State) hold(o *origin, r *stored) {
 		o.live++
 	}
 	o.digested = false
+	if r.Kind == KindLinks {
+		s.relink(o, old, r)
+	}
 	switch {
 	case r.known && !r.Deleted:
 		s.tell(Change{Kind: r.Kind, Origin: o.name, Key: r.Key})
@@ -254,6 +304,9 @@ func (s *State) release(o *origin, i int) {
 		return
 	}
 	o.live--
+	if r.Kind == KindLinks {
+		s.relink(o, r, nil)
+	}
 	if r.known {
 		s.tell(Change{Kind: r.Kind, Origin: o.name, Key: r.Key, Deleted: true})
 	}
@@ -262,9 +315,6 @@ func (s *State) release(o *origin, i int) {
 // tell notes a change for Ready.
 func (s *State) tell(c Change) {
 	s.changed = append(s.changed, c)
-	if c.Kind == KindLinks {
-		s.dirty()
-	}
 	if c.Kind == KindPeer {
 		s.members, s.dial = true, nil
 	}
@@ -286,32 +336,50 @@ func (s *State) setPlan(o *origin, p *plan) {
 	}
 }
 
-// settle makes the target the head if its set is here, and drops what is not in it.
-func (s *State) settle(o *origin) bool {
-	if !o.reached() {
-		return false
+// settle makes the newest head whose set is here o's head, drops what is not in
+// it, and spreads that as the news of n.
+func (s *State) settle(o *origin, n *neighbour) {
+	h, byPlan := o.reached()
+	if h == nil {
+		return
 	}
-	t := o.target
-	if p := o.plan; p != nil && p.missing == 0 {
+	since := o.complete()
+	var shadow []*stored
+	if byPlan {
+		shadow = o.plan.shadow
 		for i := len(o.records) - 1; i >= 0; i-- {
-			if r := o.records[i]; !r.Deleted && r.Version <= t.Version && !p.has(r.id) {
+			if r := o.records[i]; !r.Deleted && r.Version <= h.Version && !o.plan.has(r.id) {
 				s.release(o, i)
 			}
 		}
-		o.floor = max(o.floor, t.Version)
-	} else if o.head == nil {
-		o.floor = max(o.floor, t.Version)
 	}
-	o.head, o.target = t, nil
+	if byPlan || o.head == nil {
+		o.floor = max(o.floor, h.Version)
+	}
+	o.head = h
+	if !o.target.beats(h) {
+		o.target = nil
+	}
 	o.refused = 0
 	s.setPlan(o, nil)
 	s.settled(o)
-	return true
+	for _, r := range shadow {
+		s.charge(o, r.cost())
+	}
+	o.shadow = shadow
+	s.news(o, since, n.name)
+	if o.target == nil {
+		s.satisfied(n, o)
+	}
 }
 
 // settled forgets all but the newest deletions that the head covers.
 func (s *State) settled(o *origin) {
 	o.digested = false
+	for _, r := range o.shadow {
+		s.charge(o, -r.cost())
+	}
+	o.shadow = nil
 	covered := 0
 	for _, r := range o.records {
 		if r.Deleted && r.Version <= o.head.Version {

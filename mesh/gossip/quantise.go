@@ -12,14 +12,16 @@ import (
 // round trips to four steps an octave from 100 µs, loss to 0, 1, 2, 5, 10, 20,
 // 50 or 100 percent.
 func Quantise(k LinkInfo) LinkInfo {
-	const floor = 100 * time.Microsecond
+	const (
+		floor   = 100 * time.Microsecond
+		maxStep = 100 // 56 minutes: what the body can carry
+	)
 	if k.RTT <= floor {
 		k.RTT = floor
 	} else {
-		step := math.Round(4 * math.Log2(float64(k.RTT)/float64(floor)))
+		step := min(maxStep, math.Round(4*math.Log2(float64(k.RTT)/float64(floor))))
 		k.RTT = time.Duration(float64(floor) * math.Exp2(step/4)).Round(time.Microsecond)
 	}
-	k.RTT = min(k.RTT, maxRTTPublished)
 	best := uint8(0)
 	for _, l := range []uint8{1, 2, 5, 10, 20, 50, 100} {
 		if 2*int(k.Loss) >= int(best)+int(l) {
@@ -33,7 +35,7 @@ func Quantise(k LinkInfo) LinkInfo {
 // DampingConfig holds the times of Damping; zero values are the defaults.
 type DampingConfig struct {
 	Hold  time.Duration // a figure must differ for so long before it is published; 10 s
-	Added time.Duration // news of links that came wait at least so long after the last publication; 250 ms and 5 ms a link
+	Added time.Duration // news of links that came wait at least so long after the last publication; 500 ms and 5 ms a link
 	Lost  time.Duration // news of links that went wait at least so long after it; 50 ms
 }
 
@@ -55,7 +57,7 @@ func NewDamping(cfg DampingConfig) *Damping {
 		cfg.Hold = 10 * time.Second
 	}
 	if cfg.Added == 0 {
-		cfg.Added = 250 * time.Millisecond
+		cfg.Added = 500 * time.Millisecond
 	}
 	if cfg.Lost == 0 {
 		cfg.Lost = 50 * time.Millisecond

@@ -142,8 +142,8 @@ func (h *head) text(network crypto.NetworkID, origin crypto.Name) []byte {
 // (an origin that forgot its counter, or one that lies) the greater hash, so
 // that all hosts choose alike.
 func (h *head) beats(o *head) bool {
-	if o == nil {
-		return true
+	if h == nil || o == nil {
+		return h != nil
 	}
 	if h.Version != o.Version {
 		return h.Version > o.Version

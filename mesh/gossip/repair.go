@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"math/bits"
 	"slices"
@@ -48,6 +47,13 @@ func (s *State) antiEntropy() {
 	s.enqueue(n)
 }
 
+// soon brings the next round of anti-entropy near: something is out of step.
+func (s *State) soon() {
+	if at := s.now.Add(s.cfg.Period / 5); at.Before(s.period) {
+		s.period = at
+	}
+}
+
 // bucketOf is the bucket of a name among 2^shift.
 func bucketOf(name crypto.Name, shift int) int { return int(name[0]) >> (8 - shift) }
 
@@ -85,8 +91,11 @@ func (s *State) stepSummary(n *neighbour, body []byte) error {
 	for i, sum := range s.sums(shift) {
 		if binary.BigEndian.Uint64(body[1+8*i:]) != sum {
 			n.buckets[i/64] |= 1 << (i % 64)
-			s.enqueue(n)
 		}
+	}
+	if n.buckets != [4]uint64{} {
+		s.enqueue(n)
+		s.soon()
 	}
 	return nil
 }
@@ -97,7 +106,7 @@ func (s *State) appendBuckets(b []byte, n *neighbour) ([]byte, bool) {
 	if n.buckets == [4]uint64{} {
 		return b, true
 	}
-	const most = 1600
+	const most = 1400
 	for bucket := range 1 << n.shift {
 		bit := uint64(1) << (bucket % 64)
 		if n.buckets[bucket/64]&bit == 0 {
@@ -124,7 +133,7 @@ func (s *State) appendBuckets(b []byte, n *neighbour) ([]byte, bool) {
 		}
 		entries := make([]digestEntry, len(list))
 		for i, o := range list {
-			entries[i] = digestEntry{o.name, o.complete(), o.sum()}
+			entries[i] = o.entry()
 		}
 		b = appendDigest(b, kind, number, entries)
 		n.buckets[bucket/64] &^= bit
@@ -143,7 +152,7 @@ func (s *State) stepDigest(n *neighbour, body []byte) error {
 	for i := range count {
 		e := at(i)
 		told[e.name] = struct{}{}
-		s.compare(n, e)
+		s.compare(n, e, kind == 0)
 	}
 	if kind == 0 {
 		return nil
@@ -159,9 +168,11 @@ func (s *State) stepDigest(n *neighbour, body []byte) error {
 	return nil
 }
 
-// compare acts on one entry of a neighbour's digest.
-func (s *State) compare(n *neighbour, e digestEntry) {
-	if e.complete >= MaxVersion {
+// compare acts on one entry of a neighbour's digest. An offer that shows the
+// other to be behind is answered only if it is behind in all: else offers could
+// answer offers for ever.
+func (s *State) compare(n *neighbour, e digestEntry, offer bool) {
+	if e.complete >= MaxVersion || e.top >= MaxVersion {
 		s.stats.RefusedVersion++
 		return
 	}
@@ -177,18 +188,24 @@ func (s *State) compare(n *neighbour, e digestEntry) {
 		s.seek(n, e.name, s.buried[e.name] != nil)
 		return
 	}
-	complete := o.complete()
-	switch {
-	case e.complete > complete:
-		s.seek(n, e.name, o.refused != 0)
-	case e.complete < complete:
-		if s.offered(o) {
-			s.slot(n, e.name).offer = true
-		}
-	case e.sum != o.sum():
-		s.seek(n, e.name, true)
-	default:
+	mine := o.entry()
+	if e.sum == mine.sum && e.complete == mine.complete {
 		s.satisfied(n, o)
+		return
+	}
+	// What the other holds above our complete is news, or may be; and the other way round.
+	switch {
+	case e.complete > mine.complete || e.top > mine.complete:
+		s.seek(n, e.name, o.refused != 0 || e.complete == mine.complete)
+	case e.complete == mine.complete && mine.top == mine.complete:
+		s.seek(n, e.name, true) // two sets of one version
+	}
+	ahead := mine.complete > e.complete || mine.top > e.complete
+	if offer {
+		ahead = mine.complete > e.complete && e.top <= mine.complete
+	}
+	if ahead && s.offered(o) {
+		s.slot(n, e.name).offer = true
 	}
 }
 
@@ -213,6 +230,9 @@ func (s *State) seek(n *neighbour, name crypto.Name, list bool) {
 func (s *State) ask(n *neighbour, name crypto.Name, p *pull) {
 	p.from, p.wants, p.wanted = n.name, false, false
 	p.deadline = s.now.Add(pullTimeout)
+	if len(s.pulls) == 0 || p.deadline.Before(s.pullDue) {
+		s.pullDue = p.deadline
+	}
 	s.pulls[name] = p
 	slot := s.slot(n, name)
 	slot.pull = true
@@ -291,11 +311,7 @@ func (s *State) stepDone(st *stepping, body []byte) error {
 	}
 	o := st.o
 	if o != nil {
-		since := o.complete()
-		if s.settle(o) {
-			s.news(o, since, st.n.name)
-			s.satisfied(st.n, o)
-		}
+		s.settle(o, st.n)
 	}
 	st.n.strikes = 0
 	switch {
@@ -315,10 +331,16 @@ func (s *State) stepDone(st *stepping, body []byte) error {
 
 // expirePulls turns to somebody else where no answer came.
 func (s *State) expirePulls() {
+	if len(s.pulls) == 0 || s.now.Before(s.pullDue) {
+		return
+	}
 	var late []crypto.Name
+	s.pullDue = s.now.Add(pullTimeout)
 	for name, p := range s.pulls {
 		if !s.now.Before(p.deadline) {
 			late = append(late, name)
+		} else if p.deadline.Before(s.pullDue) {
+			s.pullDue = p.deadline
 		}
 	}
 	slices.SortFunc(late, crypto.Name.Compare)
@@ -348,14 +370,4 @@ func (s *State) askNext(name crypto.Name, p *pull) {
 			return
 		}
 	}
-}
-
-// mixName is 64 bits of a hash over a name, the network and a number.
-func mixName(network crypto.NetworkID, name crypto.Name, number int) uint64 {
-	var b [40]byte
-	copy(b[:], network[:])
-	copy(b[16:], name[:])
-	binary.BigEndian.PutUint64(b[32:], uint64(number))
-	sum := sha256.Sum256(b[:])
-	return binary.BigEndian.Uint64(sum[:])
 }

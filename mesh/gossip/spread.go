@@ -1,12 +1,18 @@
 package gossip
 
 import (
-	"encoding/binary"
 	"math/bits"
 	"slices"
 	"time"
 
 	"ripstop/crypto"
+)
+
+// spreadEvery and spreadPer, for every member, are the time between two rounds
+// of a storm: the more hosts change at once, the more goes into one round.
+const (
+	spreadEvery = 20 * time.Millisecond
+	spreadPer   = time.Millisecond / 2
 )
 
 // eagerBytes is up to how much of an origin's news is pushed whole. More is
@@ -56,10 +62,12 @@ func (s *State) NeighbourUp(now time.Time, name crypto.Name, keys crypto.PublicK
 	s.neighbours[name] = n
 	i, _ := slices.BinarySearchFunc(s.ring, name, func(n *neighbour, name crypto.Name) int { return n.name.Compare(name) })
 	s.ring = slices.Insert(s.ring, i, n)
-	s.bridged = time.Time{}
-	s.dirty()
+	if _, member := s.alive[name]; !member {
+		s.dirty()
+	}
 	s.slot(n, name).head = true
 	s.flush()
+	s.soon()
 	if h := s.own.head; h != nil {
 		s.offer(n, s.own, 0)
 	}
@@ -83,13 +91,11 @@ func (s *State) NeighbourDown(now time.Time, name crypto.Name) {
 	delete(s.neighbours, name)
 	s.ring = slices.DeleteFunc(s.ring, func(o *neighbour) bool { return o == n })
 	s.queue = slices.DeleteFunc(s.queue, func(o *neighbour) bool { return o == n })
-	s.bridged = time.Time{}
-	s.bridges = nil
+	s.bridges = slices.DeleteFunc(s.bridges, func(o *neighbour) bool { return o == n })
 	s.dirty()
-	for origin, p := range s.pulls {
+	for _, p := range s.pulls {
 		if p.from == name {
-			p.deadline = s.now
-			s.pulls[origin] = p
+			p.deadline, s.pullDue = s.now, s.now
 		}
 	}
 }
@@ -111,6 +117,7 @@ func (s *State) Ready() Ready {
 	if s.stale && !s.now.Before(s.fresh) {
 		s.refresh()
 	}
+	s.spread()
 	r := Ready{Changed: s.changed, Members: s.members}
 	s.changed, s.members = nil, false
 	if len(s.queue) == 0 {
@@ -164,17 +171,58 @@ func (p *pending) giveAbove(since uint64) {
 	}
 }
 
-// news spreads what o has above since to some neighbours.
-func (s *State) news(o *origin, since uint64, except crypto.Name) {
+// rumour is news of one origin that waits for the next round.
+type rumour struct {
+	since uint64      // what is above it is news
+	from  crypto.Name // who told it; zero: several, or this host itself
+}
+
+// news notes that o has news above since, to be spread by the next round.
+func (s *State) news(o *origin, since uint64, from crypto.Name) {
 	if !s.offered(o) {
 		return
 	}
 	if o == s.own {
 		since = max(since, min(o.floor, s.version-1))
 	}
-	for _, n := range s.choose(except) {
-		s.offer(n, o, since)
+	if r := s.rumours[o.name]; r != nil {
+		r.since = min(r.since, since)
+		if r.from != from {
+			r.from = crypto.Name{}
+		}
+		return
 	}
+	s.rumours[o.name] = &rumour{since, from}
+}
+
+// spread is one round: all news goes to the same few neighbours, to the first
+// of them whole and to the others as an offer. When nothing was told for a
+// while a round comes at once, the next after spreadEvery and a little: so a storm of
+// changes costs a bounded number of messages.
+func (s *State) spread() {
+	if len(s.rumours) == 0 || s.now.Before(s.spreadDue) {
+		return
+	}
+	s.spreadDue = s.now.Add(spreadEvery + spreadPer*time.Duration(len(s.alive)))
+	names := make([]crypto.Name, 0, len(s.rumours))
+	for name := range s.rumours {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, crypto.Name.Compare)
+	whole := max(3, s.fanout()/2)
+	for i, n := range s.choose(crypto.Name{}) {
+		for _, name := range names {
+			o, r := s.origins[name], s.rumours[name]
+			switch {
+			case o == nil || r.from == n.name || name == n.name:
+			case i < whole:
+				s.offer(n, o, r.since)
+			default:
+				s.slot(n, name).offer = true
+			}
+		}
+	}
+	clear(s.rumours)
 }
 
 // offer puts o's news above since into n's slot: whole if they are small and
@@ -265,7 +313,7 @@ func (s *State) findBridges() {
 // message fills one message from n's slot and takes out what went into it; nil
 // when nothing waits.
 func (s *State) message(n *neighbour) []byte {
-	b := make([]byte, 0, 512)
+	b := make([]byte, 0, min(MaxMessage, 512+256*len(n.slot)))
 	b = append(b, format)
 	if n.summary {
 		b = s.appendSummary(b)
@@ -324,7 +372,7 @@ func (s *State) appendSlot(b []byte, n *neighbour) []byte {
 		}
 		p.offer = false
 		if o != nil {
-			offers = append(offers, digestEntry{name, o.complete(), o.sum()})
+			offers = append(offers, o.entry())
 		}
 	}
 	if len(offers) > 0 {
@@ -366,25 +414,25 @@ func (s *State) appendOwed(b []byte, name crypto.Name, p *pending) ([]byte, bool
 		return b, true
 	}
 	room := func(size int) bool { return len(b)+size <= MaxMessage }
-	if !room(2*sectionHeader + originLen + headLen) {
+	if !room(3*sectionHeader + originLen + 2*headLen) {
 		return b, false
 	}
 	b = appendOrigin(b, o.keys, s.quiet(o))
-	if p.head && o.head != nil {
+	if (p.head || p.list) && o.head != nil {
 		b = appendHead(b, o.head)
 	}
-	p.head = false
 	if p.list {
-		if !room(sectionHeader + 8 + idLen*o.live) {
-			return b, false
+		if covered := o.covered(); covered != nil {
+			if !room(sectionHeader + 8 + idLen*len(covered)) {
+				return b, false
+			}
+			b = appendList(b, o.head.Version, covered)
 		}
-		var at int
-		b, at = openSection(b, sectionList)
-		b = binary.BigEndian.AppendUint64(b, o.complete())
-		b = appendIDs(b, o.ids())
-		closeSection(b, at)
-		p.list = false
 	}
+	if p.head && o.target != nil {
+		b = appendHead(b, o.target)
+	}
+	p.head, p.list = false, false
 	if p.give {
 		for _, r := range o.above(p.since) {
 			if !room(recordSize(&r.Record)) {
@@ -398,7 +446,7 @@ func (s *State) appendOwed(b []byte, name crypto.Name, p *pending) ([]byte, bool
 	if len(p.ids) > 0 {
 		slices.SortFunc(p.ids, compareIDs)
 		var later []recordID
-		for _, r := range o.records {
+		for _, r := range slices.Concat(o.records, o.shadow) {
 			if _, asked := slices.BinarySearchFunc(p.ids, r.id, compareIDs); !asked {
 				continue
 			}

@@ -13,8 +13,9 @@ import (
 // stepping is the state of one message being read.
 type stepping struct {
 	n *neighbour
-	o *origin // of the sections that follow an origin section; nil: they are skipped
+	o *origin // of the sections that follow an origin section; nil: none yet
 
+	head  *head       // the verified one last seen in this origin's sections
 	name  crypto.Name // of the last origin section
 	keys  crypto.PublicKeys
 	quiet uint16
@@ -78,7 +79,7 @@ func (s *State) section(st *stepping, kind byte, body []byte) error {
 		return s.stepData(st.n, body)
 	case sectionOrigin:
 		keys, quiet, err := parseOrigin(body)
-		st.open, st.o = err == nil, nil
+		st.open, st.o, st.head = err == nil, nil, nil
 		if err != nil {
 			return err
 		}
@@ -117,8 +118,14 @@ func (s *State) stepHead(st *stepping, body []byte) error {
 	if st.name == s.self {
 		return s.hearHead(&h)
 	}
+	st.head = nil
 	if o := st.o; o != nil {
-		if b := o.best(); b != nil && !h.beats(b) {
+		for _, known := range []*head{o.head, o.target} {
+			if known != nil && known.Version == h.Version && known.Hash == h.Hash {
+				st.head = known
+			}
+		}
+		if st.head != nil || o.head != nil && !h.beats(o.head) {
 			s.stats.Duplicates++
 			return nil
 		}
@@ -138,13 +145,20 @@ func (s *State) stepHead(st *stepping, body []byte) error {
 		s.stats.RefusedDeleted++
 		return nil
 	}
-	if b := o.best(); b != nil && b.Version == h.Version {
+	st.head = &h // what a list behind it is checked against
+	s.progress(o.name, st.n)
+	b := o.best()
+	if b != nil && b.Version == h.Version {
 		s.stats.Equivocations++
 	}
+	if !h.beats(b) {
+		s.stats.Duplicates++
+		return nil
+	}
+	s.settle(o, st.n)
 	o.target = &h
-	s.setPlan(o, nil)
+	o.digested = false
 	s.touch(o)
-	s.progress(o.name, st.n)
 	return nil
 }
 
@@ -203,8 +217,10 @@ func (s *State) stepRecord(st *stepping, body []byte) error {
 	if old != nil && old.Version > r.Version {
 		s.stats.Duplicates++
 		if planned && old.Version > p.target.Version {
-			p.mark(id)
-			s.touch(st.o)
+			if p.mark(id) {
+				p.shadow = append(p.shadow, rec)
+				s.touch(st.o)
+			}
 			return nil
 		}
 		if !planned {
@@ -245,39 +261,31 @@ func (s *State) fits(o *origin, old, rec *stored) bool {
 	return more <= 0 || o.size+more <= maxOriginBytes && s.bytes+more <= s.cfg.MaxBytes
 }
 
-// stepList takes the list of an origin's live records: if it is the target's
-// it becomes the plan; else it only says what could be asked for.
+// stepList takes the list of the records that the head before it covers: if
+// that head is newer than what is complete here, the list is how to get there.
 func (s *State) stepList(st *stepping, body []byte) error {
 	version, ids, err := parseList(body)
 	if err != nil {
 		return err
 	}
-	o := st.o
+	o, h := st.o, st.head
 	pl := s.pulls[st.name]
-	asked := pl != nil && pl.from == st.n.name
-	if o == nil || !asked {
+	if o == nil || h == nil || o == s.own || !h.beats(o.head) || pl == nil || pl.from != st.n.name {
+		return nil // not asked for, or of no use any more
+	}
+	if version != h.Version || len(ids) != int(h.Count) || hashIDs(ids) != h.Hash {
+		return fmt.Errorf("%w: list of %v that its head does not sign", errProtocol, st.name)
+	}
+	if o.plan != nil && !h.beats(o.plan.target) {
 		return nil
 	}
-	var want []recordID
-	if t := o.target; t != nil && version == t.Version && len(ids) == int(t.Count) && hashIDs(ids) == t.Hash {
-		p := o.newPlan(ids)
-		if s.bytes+planCost(len(ids)) > s.cfg.MaxBytes {
-			s.stats.RefusedSize++
-			return nil
-		}
-		s.setPlan(o, p)
-		s.touch(o)
-		want = p.wanted()
-	} else {
-		held := o.ids()
-		slices.SortFunc(held, compareIDs)
-		for _, id := range ids {
-			if _, there := slices.BinarySearchFunc(held, id, compareIDs); !there {
-				want = append(want, id)
-			}
-		}
+	if s.bytes+planCost(len(ids)) > s.cfg.MaxBytes {
+		s.stats.RefusedSize++
+		return nil
 	}
-	if len(want) > 0 {
+	s.setPlan(o, o.newPlan(h, ids))
+	s.touch(o)
+	if want := o.plan.wanted(); len(want) > 0 {
 		pl.wants = true
 		s.slot(st.n, st.name).want = want
 	}
@@ -430,11 +438,8 @@ func (s *State) settleTouched(n *neighbour) {
 		if s.origins[o.name] != o {
 			continue
 		}
-		since := o.complete()
-		if s.settle(o) {
-			s.news(o, since, n.name)
-			s.satisfied(n, o)
-		} else if o.target != nil {
+		s.settle(o, n)
+		if o.target != nil {
 			s.seek(n, o.name, o.refused != 0)
 		}
 	}

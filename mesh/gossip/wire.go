@@ -14,13 +14,13 @@ import (
 //	section  type 1 | length 2 | body
 //
 //	summary  shift 1 | 2^shift × 8                      hashes over the offered origins of a bucket
-//	digest   kind 1 | bucket 1 | n × (name 16 | complete 8 | hash 8)
+//	digest   kind 1 | bucket 1 | n × (name 16 | complete 8 | top 8 | hash 8)
 //	         kind 0: these few; 1+shift: all of that bucket
 //	origin   noise key 32 | sign key 32 | quiet 2       whose head, list, records and done follow;
 //	                                                    minutes since the sender last counted it a member
 //	head     version 8 | count 2 | hash 32 | signature 64
 //	record   kind 1 | flags 1 | version 8 | signature 64 | key length 1 | key | body
-//	list     version 8 | n × id 12                      all live records, in the order of the hash
+//	list     version 8 | n × id 12                      the set of the head before it, in the order of the hash
 //	done     (empty)                                    what was asked about the origin has been sent
 //	pull     name 16 | flags 1 | version 8 | hash 8     asker's complete and hash; flags 1: with the list
 //	want     name 16 | n × id 12
@@ -41,7 +41,7 @@ const (
 
 	sectionHeader = 3
 	digestHeader  = 2
-	digestLen     = 32
+	digestLen     = 40
 	originLen     = keysLen + 2
 	headLen       = 106
 	recordHeader  = 75
@@ -75,6 +75,7 @@ func nextSection(b []byte) (kind byte, body, rest []byte, err error) {
 type digestEntry struct {
 	name     crypto.Name
 	complete uint64
+	top      uint64 // the highest version of a record held, or complete
 	sum      [8]byte
 }
 
@@ -84,6 +85,7 @@ func appendDigest(b []byte, kind, bucket byte, list []digestEntry) []byte {
 	for _, e := range list {
 		b = append(b, e.name[:]...)
 		b = binary.BigEndian.AppendUint64(b, e.complete)
+		b = binary.BigEndian.AppendUint64(b, e.top)
 		b = append(b, e.sum[:]...)
 	}
 	closeSection(b, at)
@@ -102,7 +104,7 @@ func parseDigest(b []byte) (kind, bucket byte, n int, at func(int) digestEntry, 
 	b = b[digestHeader:]
 	return kind, bucket, len(b) / digestLen, func(i int) digestEntry {
 		e := b[i*digestLen:]
-		return digestEntry{crypto.Name(e[:16]), binary.BigEndian.Uint64(e[16:]), [8]byte(e[24:32])}
+		return digestEntry{crypto.Name(e[:16]), binary.BigEndian.Uint64(e[16:]), binary.BigEndian.Uint64(e[24:]), [8]byte(e[32:40])}
 	}, nil
 }
 
@@ -207,6 +209,16 @@ func appendIDs(b []byte, list []recordID) []byte {
 	for i := range list {
 		b = append(b, list[i][:]...)
 	}
+	return b
+}
+
+func appendList(b []byte, version uint64, list []*stored) []byte {
+	b, at := openSection(b, sectionList)
+	b = binary.BigEndian.AppendUint64(b, version)
+	for _, r := range list {
+		b = append(b, r.id[:]...)
+	}
+	closeSection(b, at)
 	return b
 }
 

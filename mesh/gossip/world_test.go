@@ -214,7 +214,7 @@ func (w *world) send(c *conn, from, to *host, b []byte) {
 		w.trace(from, to, b)
 	}
 	state, toState := from.State, to.State
-	w.after(time.Millisecond, func() {
+	w.after(5*time.Millisecond, func() {
 		if c.open && from.State == state {
 			from.Sent(to.id.Name())
 			from.act()

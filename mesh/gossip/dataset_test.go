@@ -1,0 +1,108 @@
+package gossip
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+	"time"
+
+	"ripstop/crypto"
+)
+
+// maxima is a data set of 8 numbers that are merged by maximum.
+type maxima struct {
+	values [8]uint64
+	merges int
+}
+
+func (m *maxima) Name() string { return "maxima" }
+
+func (m *maxima) Merge(now time.Time, from crypto.Name, delta []byte) ([]byte, error) {
+	m.merges++
+	if len(delta)%9 != 0 {
+		return nil, fmt.Errorf("maxima: %d bytes", len(delta))
+	}
+	var news []byte
+	for ; len(delta) > 0; delta = delta[9:] {
+		i, v := delta[0]%8, binary.BigEndian.Uint64(delta[1:])
+		if v > m.values[i] {
+			m.values[i] = v
+			news = append(news, delta[:9]...)
+		}
+	}
+	return news, nil
+}
+
+func (m *maxima) Delta(digest []byte) []byte {
+	var delta []byte
+	for i, v := range m.values {
+		if len(digest) == 64 && v > binary.BigEndian.Uint64(digest[8*i:]) {
+			delta = binary.BigEndian.AppendUint64(append(delta, byte(i)), v)
+		}
+	}
+	return delta
+}
+
+func (m *maxima) Digest() []byte {
+	var b []byte
+	for _, v := range m.values {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	return b
+}
+
+// TestDataset: news of a data set crosses a line of hosts at once, two sides
+// that meet agree, and a merge that fails closes nothing and is counted.
+func TestDataset(t *testing.T) {
+	w := newWorld(t, 4)
+	var sets [4]*maxima
+	for i := range sets {
+		sets[i] = new(maxima)
+		w.cfg.Datasets = []Dataset{sets[i]}
+		w.add(fmt.Sprintf("h%d", i), false)
+	}
+	set := func(i int, key byte, v uint64) {
+		h := w.hosts[i]
+		news, _ := sets[i].Merge(w.now, h.id.Name(), binary.BigEndian.AppendUint64([]byte{key}, v))
+		if err := h.Announce(w.now, "maxima", news); err != nil {
+			t.Fatal(err)
+		}
+		h.act()
+	}
+	set(0, 1, 5)
+	set(3, 2, 7)
+	for i := range 3 {
+		w.connect(w.hosts[i], w.hosts[i+1])
+	}
+	w.run(10 * time.Second)
+	want := [8]uint64{1: 5, 2: 7}
+	for i := range sets {
+		if sets[i].values != want {
+			t.Errorf("h%d holds %v", i, sets[i].values)
+		}
+	}
+	for v := range uint64(100) {
+		set(0, 3, v+1)
+	}
+	w.run(100 * time.Millisecond)
+	if sets[3].values[3] != 100 {
+		t.Errorf("h3 holds %v 100 ms after the news", sets[3].values)
+	}
+	if sets[1].merges > 60 {
+		t.Errorf("h1 merged %d times for 100 changes that waited in one slot", sets[1].merges)
+	}
+	merges := sets[2].merges
+	w.run(time.Minute)
+	if sets[2].merges > merges+20 {
+		t.Errorf("%d merges in an idle minute", sets[2].merges-merges)
+	}
+	m, at := openSection([]byte{format}, sectionData)
+	m = append(appendText(append(m, dataDelta), "maxima"), 1)
+	closeSection(m, at)
+	if err := w.hosts[0].Step(w.now, w.hosts[1].id.Name(), m); err == nil || w.hosts[0].Stats().Malformed != 1 {
+		t.Error("a delta that cannot be merged is no error")
+	}
+	if err := w.hosts[0].Announce(w.now, "other", nil); err == nil {
+		t.Error("news of an unknown data set was taken")
+	}
+}

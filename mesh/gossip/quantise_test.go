@@ -1,0 +1,71 @@
+package gossip
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+type netipAddrPort = netip.AddrPort
+
+func TestQuantise(t *testing.T) {
+	for _, c := range []struct {
+		rtt, want time.Duration
+		loss      uint8
+		wantLoss  uint8
+	}{
+		{0, 100 * time.Microsecond, 0, 0},
+		{99 * time.Microsecond, 100 * time.Microsecond, 1, 1},
+		{110 * time.Microsecond, 119 * time.Microsecond, 3, 2},
+		{200 * time.Microsecond, 200 * time.Microsecond, 7, 5},
+		{210 * time.Microsecond, 200 * time.Microsecond, 8, 10},
+		{800 * time.Microsecond, 800 * time.Microsecond, 35, 50},
+		{2 * time.Hour, 100 * time.Microsecond << 25, 100, 100},
+	} {
+		got := Quantise(LinkInfo{RTT: c.rtt, Loss: c.loss})
+		if got.RTT != c.want || got.Loss != c.wantLoss {
+			t.Errorf("%v, %d %%: %v, %d %%", c.rtt, c.loss, got.RTT, got.Loss)
+		}
+		if again := Quantise(got); again != got {
+			t.Errorf("%v: quantised twice %v", got, again)
+		}
+	}
+}
+
+// TestDamping goes through the life of two links by the clock.
+func TestDamping(t *testing.T) {
+	d := NewDamping(DampingConfig{})
+	start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	one := LinkInfo{Peer: namedName(1), RTT: 10 * time.Millisecond, MTU: 1400}
+	two := LinkInfo{Peer: namedName(2), RTT: 10 * time.Millisecond, MTU: 1400}
+	slow := func(k LinkInfo, f int) LinkInfo { k.RTT *= time.Duration(f); return k }
+	jitter := func(k LinkInfo) LinkInfo { k.RTT += k.RTT / 8; return k }
+	for _, c := range []struct {
+		at    time.Duration
+		links []LinkInfo
+		news  bool
+		count int
+		next  time.Duration // 0: nothing waits
+	}{
+		{0, []LinkInfo{one}, true, 1, 0},                                                                     // the first at once
+		{10 * time.Millisecond, []LinkInfo{one, two}, false, 1, 510 * time.Millisecond},                      // another waits
+		{510 * time.Millisecond, []LinkInfo{one, two}, true, 2, 0},                                           // and is told
+		{5 * time.Second, []LinkInfo{jitter(one), two}, false, 2, 0},                                         // jitter is no news
+		{6 * time.Second, []LinkInfo{slow(one, 4), two}, false, 2, 16 * time.Second},                         // a real change is held
+		{7 * time.Second, []LinkInfo{one, two}, false, 2, 0},                                                 // and forgotten when it passes
+		{8 * time.Second, []LinkInfo{slow(one, 4), two}, false, 2, 18 * time.Second},                         //
+		{18 * time.Second, []LinkInfo{slow(one, 4), two}, true, 2, 0},                                        // or told when it stays
+		{19 * time.Second, []LinkInfo{slow(one, 4)}, true, 1, 0},                                             // a lost link at once
+		{19*time.Second + 10*time.Millisecond, []LinkInfo{}, false, 1, 19*time.Second + 50*time.Millisecond}, // the next a little later
+		{19*time.Second + 50*time.Millisecond, []LinkInfo{}, true, 0, 0},
+	} {
+		links, news := d.Update(start.Add(c.at), c.links)
+		next := time.Duration(0)
+		if !d.Next().IsZero() {
+			next = d.Next().Sub(start)
+		}
+		if news != c.news || len(links) != c.count || next != c.next {
+			t.Errorf("at %v: %d links, news %v, next %v", c.at, len(links), news, next)
+		}
+	}
+}
