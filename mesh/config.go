@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -38,6 +39,7 @@ type Config struct {
 	Address     []netip.Prefix // routed mode: the host's own overlay addresses
 	MTU         int            // MTU told to containers, bytes; 0 = attach.ContainerMTU
 	StrictPorts bool           // refuse what unmanaged ports of the bridge send
+	NoOffload   []string       // offloads not to be used, by name (Offloads), or "all"
 
 	Log      *slog.Logger    // required
 	Ready    func(ReadyInfo) // called once, when the API answers and the node listens; may be nil
@@ -108,6 +110,11 @@ func (c *Config) check() error {
 			return misuse("%v", err)
 		}
 	}
+	for _, name := range c.NoOffload {
+		if name != "all" && !slices.Contains(Offloads, name) {
+			return misuse("--no-offload %q: all, or one of %s", name, strings.Join(Offloads, ", "))
+		}
+	}
 	if c.Nickname == "" {
 		if host, err := os.Hostname(); err == nil {
 			c.Nickname = host
@@ -117,6 +124,15 @@ func (c *Config) check() error {
 		return misuse("--nickname %q: 1 to 64 bytes of printable text", c.Nickname)
 	}
 	return nil
+}
+
+// Offloads are the names that NoOffload takes: unfinished checksums, TCP and UDP
+// super-frames of the device; trains sent and received by the socket.
+var Offloads = []string{"checksum", "tso", "uso", "gso", "gro"}
+
+// offload reports whether the offload called name is to be used where there is one.
+func (c *Config) offload(name string) bool {
+	return !slices.Contains(c.NoOffload, name) && !slices.Contains(c.NoOffload, "all")
 }
 
 // minMTU is the smallest MTU of a container's interface: what every IPv4 host

@@ -19,7 +19,20 @@ const hazardEvery = 10 * time.Second
 // deviceOffloads are what the TAP is asked for: unfinished checksums and
 // super-frames of TCP and UDP. Not super-frames inside tunnels: their header has no
 // room in front of a frame that shares its datagram.
-const deviceOffloads = tun.OffloadChecksum | tun.OffloadTSO4 | tun.OffloadTSO6 | tun.OffloadECN | tun.OffloadUSO4 | tun.OffloadUSO6
+func (c *Config) deviceOffloads() tun.OffloadMask {
+	var mask tun.OffloadMask
+	if !c.offload("checksum") {
+		return mask // the others rest on it
+	}
+	mask |= tun.OffloadChecksum
+	if c.offload("tso") {
+		mask |= tun.OffloadTSO4 | tun.OffloadTSO6 | tun.OffloadECN
+	}
+	if c.offload("uso") {
+		mask |= tun.OffloadUSO4 | tun.OffloadUSO6
+	}
+	return mask
+}
 
 // openDevice opens the device, and in bridge mode sets up bridge and port rules.
 // A step that fails undoes the ones before.
@@ -37,7 +50,7 @@ func (n *node) openDevice() (err error) {
 	}
 	tap := mac
 	tap[0] ^= 0x40 // the TAP's own MAC must differ from the bridge's, which is the host's
-	if n.device, err = tun.OpenTAP(tun.Config{Name: n.cfg.Device, MAC: tap, Offloads: deviceOffloads}); err != nil {
+	if n.device, err = tun.OpenTAP(tun.Config{Name: n.cfg.Device, MAC: tap, Offloads: n.cfg.deviceOffloads()}); err != nil {
 		return deviceError(err, "--device")
 	}
 	n.deviceName = n.device.Name()

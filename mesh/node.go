@@ -234,7 +234,10 @@ func (n *node) load() (err error) {
 
 // openUnderlay binds the UDP socket and the TCP listener, both on one port.
 func (n *node) openUnderlay() error {
-	socket, err := transport.Bind(transport.BindConfig{Addresses: n.cfg.Bind, Port: n.cfg.Port})
+	socket, err := transport.Bind(transport.BindConfig{
+		Addresses: n.cfg.Bind, Port: n.cfg.Port,
+		NoSegmentation: !n.cfg.offload("gso"), NoGathering: !n.cfg.offload("gro"),
+	})
 	if err != nil {
 		return n.underlayError(err)
 	}

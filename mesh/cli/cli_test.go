@@ -325,7 +325,7 @@ func TestExitCodes(t *testing.T) {
 // TestEveryFlagHasAVariable sets every flag of every command by its variable alone.
 func TestEveryFlagHasAVariable(t *testing.T) {
 	value := map[string]string{"bool": "true", "int": "1400", "uint16": "7000", "duration": "3s", "string": "x", "ADDR": "192.0.2.1", "ADDR[:PORT]": "192.0.2.1:7",
-		"CIDR": "10.32.0.1/12", "MAC|any": "any", "CIDR|any": "any"}
+		"CIDR": "10.32.0.1/12", "MAC|any": "any", "CIDR|any": "any", "NAME|all": "tso"}
 	for _, c := range commands() {
 		flags, _ := c.flags(new(invocation))
 		count := 0

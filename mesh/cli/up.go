@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,6 +49,7 @@ func upCommand() command {
 			var bind []netip.Addr
 			var advertise []advertised
 			var addresses []netip.Prefix
+			var noOffload []text
 			var level, format string
 			flags.StringVar(&cfg.StateDir, "state", DefaultState, "`DIR` where keys, peers and attachments are kept")
 			flags.StringVar(&cfg.Socket, "socket", DefaultSocket, "`PATH` where to answer the other commands")
@@ -66,10 +68,14 @@ func upCommand() command {
 			flags.Var(list[netip.Prefix]{&addresses, netip.ParsePrefix, "CIDR"}, "address", "the host's own address, in routed mode (repeatable)")
 			flags.IntVar(&cfg.MTU, "mtu", 0, "`BYTES` a container's largest packet (default 1340)")
 			flags.BoolVar(&cfg.StrictPorts, "strict-ports", false, "refuse what comes from bridge ports that ripstop did not attach")
+			flags.Var(list[text]{&noOffload, parseOffload, "NAME|all"}, "no-offload", "do not use an offload: checksum, tso, uso, gso, gro (repeatable)")
 			flags.StringVar(&level, "log-level", "info", "`LEVEL` debug, info, warn or error")
 			flags.StringVar(&format, "log-format", "text", "`FORMAT` text or json")
 			return func(ctx context.Context, in *invocation, args []string) error {
 				cfg.Peers, cfg.Bind, cfg.Address = args, bind, addresses
+				for _, name := range noOffload {
+					cfg.NoOffload = append(cfg.NoOffload, string(name))
+				}
 				for _, a := range advertise {
 					cfg.Advertise = append(cfg.Advertise, netip.AddrPort(a))
 				}
@@ -86,6 +92,14 @@ func upCommand() command {
 			}
 		},
 	}
+}
+
+// parseOffload refuses an offload that there is not.
+func parseOffload(s string) (text, error) {
+	if s != "all" && !slices.Contains(mesh.Offloads, s) {
+		return "", fmt.Errorf("all, or one of %s", strings.Join(mesh.Offloads, ", "))
+	}
+	return text(s), nil
 }
 
 // checkUp refuses what can be seen to be wrong without looking at the host.
