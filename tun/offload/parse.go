@@ -171,7 +171,7 @@ func extensions(frame []byte, l3 int) (l4 int, proto byte, ok bool) {
 			return 0, 0, false
 		}
 		length := 8 + 8*int(frame[at+1])
-		if at+length > len(frame) || at+length > maxHeader {
+		if at+length > len(frame) || at+length > maxHeader { // the latter bounds the walk
 			return 0, 0, false
 		}
 		switch proto {

@@ -172,14 +172,15 @@ func TestParseContradictions(t *testing.T) {
 		{"IPv4 option of no length", withOptions(tcp4(), 0x94, 0, 0, 0), nil},
 		{"IPv4 option too long", withOptions(tcp4(), 0x94, 5, 0, 0), nil},
 		{"IPv4 option cut off", withOptions(tcp4(), 1, 1, 1, 0x94), nil},
-		{"segments left", withExtension(tcp6(), 43, 2, 0, 1, 0, 0, 0, 0), nil},
+		{"segments left", withExtension(tcp6(), 43, 0, 0, 1, 0, 0, 0, 0), nil},
 		{"home address", withExtension(tcp6(), 60, append([]byte{2, 1, 2, 0, 0, 0xc9, 16}, make([]byte, 17)...)[:23]...), nil},
 		{"destination option cut off", withExtension(tcp6(), 60, 0, 1, 3, 0, 0, 0, 9), nil},
 		{"authentication", withExtension(tcp6(), 51, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0), nil},
 		{"encrypted", withExtension(tcp6(), 50, 2, 0, 0, 0, 0, 0, 0), nil},
 		{"no next header", withExtension(tcp6(), 59, 0, 0, 0, 0, 0, 0, 0), nil},
 		{"another protocol", withExtension(tcp6(), 135, 0, 0, 0, 0, 0, 0, 0), nil},
-		{"headers longer than 256", withExtension(tcp6(), 0, append([]byte{31}, make([]byte, 254)...)...), nil},
+		{"headers longer than 256", withExtension(tcp6(), 0, append([]byte{24}, make([]byte, 198)...)...), nil},
+		{"options longer than 256", withExtension(tcp6(), 0, append([]byte{31}, make([]byte, 254)...)...), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			frame, o := c.p.super(1300)
