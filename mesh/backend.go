@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"net"
@@ -98,7 +99,7 @@ func (b *backend) Detach(_ context.Context, q api.DetachRequest) (api.AttachPlan
 			return a.Plan, n.drop(a)
 		}
 	}
-	return api.AttachPlan{}, api.Errorf(api.CodeNotFound, "nothing of that name or namespace is attached: `ripstop status endpoints` lists what is")
+	return api.AttachPlan{}, api.Errorf(api.CodeNotFound, "%s is not attached: `ripstop status endpoints` lists what is", cmp.Or(q.Name, q.Netns, "that namespace"))
 }
 
 // Expose gives the host itself addresses on the overlay.

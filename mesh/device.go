@@ -95,8 +95,9 @@ func (n *node) setUpRules() error {
 	return err
 }
 
-// watchPorts tells the port rules which ports the bridge has. n.mu must be held.
-func (n *node) watchPorts() {
+// watchPorts looks which ports the bridge has, tells the port rules, and looks after
+// the attachments among them. n.mu must be held.
+func (n *node) watchPorts(now time.Time) {
 	if n.bridge == nil {
 		return
 	}
@@ -105,10 +106,18 @@ func (n *node) watchPorts() {
 		n.log.Debug("bridge ports cannot be listed", "bridge", n.cfg.Bridge, "error", err)
 		return
 	}
+	if _, err := n.firewall.Counters(); err != nil {
+		// They are gone: somebody flushed all rules.
+		n.log.Warn("port rules are gone; putting them back", "bridge", n.cfg.Bridge, "error", err)
+		if err := n.firewall.Ensure(); err != nil {
+			n.log.Error("port rules cannot be restored", "error", err)
+		}
+	}
 	var names []string
 	for _, p := range ports {
 		names = append(names, p.Name)
 	}
+	n.watchAttachments(now, names)
 	if slices.Equal(names, n.ports) {
 		return
 	}

@@ -172,12 +172,17 @@ func (n *node) publishAttachment(a *attachment, now time.Time) {
 	n.dirty, n.moved = true, true
 }
 
-// watchAttachments forgets attachments whose host end vanished: their namespace
-// ended. n.mu must be held.
-func (n *node) watchAttachments(now time.Time) {
+// watchAttachments forgets attachments whose host end vanished, because their
+// namespace ended, and puts back on the bridge what somebody took off it. ports are
+// the bridge's. n.mu must be held.
+func (n *node) watchAttachments(now time.Time, ports []string) {
 	gone := false
 	n.attachments = slices.DeleteFunc(n.attachments, func(a *attachment) bool {
-		if a.Exposed || attach.PortExists(a.Plan.HostInterface) {
+		if a.Exposed || slices.Contains(ports, a.Plan.HostInterface) {
+			return false
+		}
+		if attach.PortExists(a.Plan.HostInterface) {
+			n.log.Warn("port was taken off the bridge; putting it back", "interface", a.Plan.HostInterface, "error", n.install(a))
 			return false
 		}
 		n.log.Info("attachment ended with its namespace", "endpoint", a.Name, "mac", a.Plan.MAC)
@@ -366,6 +371,30 @@ func lastAddr(p netip.Prefix) netip.Addr {
 // to release them when it is a move, and sets the claim number above every one
 // seen. n.mu must be held; it is let go of while another host is asked.
 func (n *node) claim(ctx context.Context, a *attachment, move bool) error {
+	if err := n.free(a); err != nil {
+		return err
+	}
+	mac, addrs := a.mac(), a.addrs()
+	for _, e := range n.table.Endpoints() {
+		if e.Host == n.identity.Name() || !overlaps(e, mac, addrs) || !n.alive(e.Host) {
+			continue
+		}
+		if !move {
+			return api.Errorf(api.CodeConflict, "%s or %s is in use on host %s (%s): detach it there, or take it over by --move",
+				a.Plan.MAC, joinPrefixes(a.Plan.Addresses), n.nickname(e.Host), e.Host)
+		}
+		n.askRelease(ctx, e.Host, mac, addrs)
+		if err := n.free(a); err != nil { // somebody here was quicker meanwhile
+			return err
+		}
+	}
+	a.Claim = route.NextClaim(n.endpoints(), vni, mac, addrs)
+	return nil
+}
+
+// free refuses a's MAC and addresses when something on this host has one of them.
+// n.mu must be held.
+func (n *node) free(a *attachment) error {
 	mac, addrs := a.mac(), a.addrs()
 	for _, other := range n.attachments {
 		if other.holds(mac, addrs) {
@@ -377,17 +406,6 @@ func (n *node) claim(ctx context.Context, a *attachment, move bool) error {
 			return api.Errorf(api.CodeConflict, "%s or %s is being attached on this host just now", a.Plan.MAC, joinPrefixes(a.Plan.Addresses))
 		}
 	}
-	for _, e := range n.table.Endpoints() {
-		if e.Host == n.identity.Name() || !overlaps(e, mac, addrs) || !n.alive(e.Host) {
-			continue
-		}
-		if !move {
-			return api.Errorf(api.CodeConflict, "%s or %s is in use on host %s (%s): detach it there, or take it over by --move",
-				a.Plan.MAC, joinPrefixes(a.Plan.Addresses), n.nickname(e.Host), e.Host)
-		}
-		n.askRelease(ctx, e.Host, mac, addrs)
-	}
-	a.Claim = route.NextClaim(n.endpoints(), vni, mac, addrs)
 	return nil
 }
 

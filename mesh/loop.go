@@ -296,8 +296,8 @@ func (n *node) housekeep(now time.Time) {
 		n.advertised = addresses
 		n.publishSelf(now)
 	}
-	n.watchAttachments(now)
-	n.watchPorts()
+	n.watchPorts(now)
+	n.forgetPeers(now)
 }
 
 // planeEvents are the plane's callbacks.

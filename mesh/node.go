@@ -71,7 +71,6 @@ type nodeState struct {
 	random       *mathrand.Rand
 	peers        map[crypto.Name]*peer
 	byShort      map[crypto.ShortName]*peer
-	peerIDs      map[crypto.Name]route.PeerID
 	receivers    map[uint32]*plane.Receiver
 	dirty        bool // the snapshot has to be made anew
 	moved        bool // and the endpoint map too
@@ -103,7 +102,6 @@ func Run(ctx context.Context, cfg Config) error {
 		nodeState: nodeState{
 			peers:        make(map[crypto.Name]*peer),
 			byShort:      make(map[crypto.ShortName]*peer),
-			peerIDs:      make(map[crypto.Name]route.PeerID),
 			receivers:    make(map[uint32]*plane.Receiver),
 			observed:     make(map[netip.AddrPort]struct{}),
 			reservations: make(map[string]*reservation),

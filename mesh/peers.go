@@ -19,6 +19,9 @@ import (
 // are answered.
 const linkGrace = 180 * time.Second
 
+// maxObserved is how many addresses that peers say they reached us at are kept.
+const maxObserved = 16
+
 // peer is one other host, as far as this one deals with it.
 type peer struct {
 	*plane.Peer
@@ -56,13 +59,8 @@ func (n *node) peer(keys crypto.PublicKeys) *peer {
 	if p := n.peers[name]; p != nil {
 		return p
 	}
-	id, ok := n.peerIDs[name]
-	if !ok {
-		id = route.PeerID(len(n.peerIDs) + 1)
-		n.peerIDs[name] = id
-	}
 	p := &peer{
-		Peer:   plane.NewPeer(id, name),
+		Peer:   plane.NewPeer(n.newID(), name),
 		keys:   keys,
 		active: make(map[uint32]*plane.Receiver),
 		exchange: transport.NewExchange(transport.ExchangeConfig{
@@ -78,6 +76,35 @@ func (n *node) peer(keys crypto.PublicKeys) *peer {
 	n.peers[name] = p
 	n.byShort[name.Short()] = p
 	return p
+}
+
+// newID is the lowest peer number that nobody has.
+func (n *node) newID() route.PeerID {
+	used := make(map[route.PeerID]bool, len(n.peers))
+	for _, p := range n.peers {
+		used[p.ID] = true
+	}
+	id := route.PeerID(1)
+	for used[id] {
+		id++
+	}
+	return id
+}
+
+// forgetPeers forgets the hosts that gossip has forgotten. n.mu must be held.
+func (n *node) forgetPeers(now time.Time) {
+	for name, p := range n.peers {
+		if _, known := n.gossip.Get(name, gossip.KindPeer, ""); known || p.linked(now) || p.paths != nil && p.paths.Up() {
+			continue
+		}
+		for local := range p.active {
+			delete(n.receivers, local)
+		}
+		delete(n.peers, name)
+		delete(n.byShort, name.Short())
+		n.swtch.Learned().Forget(p.ID) // the number will be another's
+		n.dirty = true
+	}
 }
 
 // newIndex draws a receive index that no live session has.
@@ -133,7 +160,7 @@ func (e *connEvents) ConnUp(c *transport.Conn) {
 	p.exchange.Want(now, true)
 	n.setCandidates(p, now)
 	n.gossip.NeighbourUp(now, p.Name, p.keys)
-	if hello.Observed.IsValid() && !n.inOverlay(hello.Observed.Addr()) && !c.Dialled() {
+	if len(n.observed) < maxObserved && hello.Observed.IsValid() && !n.inOverlay(hello.Observed.Addr()) && !c.Dialled() {
 		n.observed[hello.Observed] = struct{}{}
 	}
 	n.dirty = true

@@ -61,7 +61,7 @@ func (n *node) rebuild(now time.Time) {
 	})
 	snapshot := &plane.Snapshot{
 		Table:    n.table,
-		Outlets:  make([]*plane.Outlet, len(n.peerIDs)+1),
+		Outlets:  make([]*plane.Outlet, n.highestID()+1),
 		Sessions: maps.Clone(n.receivers),
 	}
 	members := n.gossip.Members()
@@ -89,6 +89,15 @@ func (n *node) rebuild(now time.Time) {
 		n.moved = false
 		n.followEndpoints(now)
 	}
+}
+
+// highestID is the greatest peer number in use.
+func (n *node) highestID() route.PeerID {
+	highest := route.PeerID(0)
+	for _, p := range n.peers {
+		highest = max(highest, p.ID)
+	}
+	return highest
 }
 
 // publishedLinks are all hosts' published links, as the graph takes them.
