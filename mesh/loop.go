@@ -13,9 +13,12 @@ import (
 )
 
 const (
-	// tickEvery is how often the loop looks by itself: an active link must be seen
-	// to be active within one probe interval.
-	tickEvery = 100 * time.Millisecond
+	// watchEvery is how often the loop looks what the plane noted while a link is in
+	// use: its traffic must be seen within one probe interval. The first datagram
+	// after a pause wakes the loop.
+	watchEvery = 100 * time.Millisecond
+	// restEvery is how often the loop looks by itself when no link is in use.
+	restEvery = time.Second
 	// housekeepEvery is how often what changes rarely is looked at: interface
 	// addresses, attachments whose namespace ended.
 	housekeepEvery = 2 * time.Second
@@ -51,9 +54,15 @@ func (n *node) loop(ctx context.Context) error {
 }
 
 // pause is how long the loop may wait for events: until something is due, and
-// until an active link must be seen to be active.
+// while a link is in use no longer than until its traffic must be seen.
 func (n *node) pause(now time.Time) time.Duration {
-	next := now.Add(tickEvery)
+	next := now.Add(restEvery)
+	for _, p := range n.peers {
+		if n.plane.Now()-p.Sent() < 2*plane.Idle {
+			next = now.Add(watchEvery)
+			break
+		}
+	}
 	for _, p := range n.peers {
 		if p.paths != nil {
 			if due := p.paths.Next(); !due.IsZero() && due.Before(next) {

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -87,18 +88,14 @@ func (n *node) counters() map[string]uint64 {
 			all["device_"+strings.ReplaceAll(reason, "-", "_")] += count
 		}
 	}
-	for reason, count := range n.control.Counters() {
-		all["control_"+strings.ReplaceAll(reason, "-", "_")] += count
-	}
+	maps.Copy(all, n.control.Counters())
 	socket := n.socket.Stats()
 	for name, count := range map[string]uint64{
 		"udp_kernel_drops": socket.KernelDrops, "udp_truncated": socket.Truncated, "udp_receive_errors": socket.ReceiveErrors,
 		"udp_too_big": socket.TooBig, "udp_no_buffers": socket.NoBuffers, "udp_refused": socket.Refused,
 		"udp_unreachable": socket.Unreachable, "udp_send_errors": socket.SendErrors,
 	} {
-		if count != 0 {
-			all[name] = count
-		}
+		all[name] = count
 	}
 	if n.firewall != nil {
 		if drops, err := n.firewall.Counters(); err == nil {
@@ -107,6 +104,7 @@ func (n *node) counters() map[string]uint64 {
 			}
 		}
 	}
+	maps.DeleteFunc(all, func(_ string, count uint64) bool { return count == 0 })
 	return all
 }
 

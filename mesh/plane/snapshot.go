@@ -3,6 +3,7 @@ package plane
 import (
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"ripstop/crypto"
 	"ripstop/route"
@@ -61,6 +62,10 @@ type Receiver struct {
 // Confirmed reports whether a datagram was opened under the session: its other
 // end has the keys, so it may be sent under.
 func (r *Receiver) Confirmed() bool { return r.confirmed.Load() }
+
+// Idle is how many nanoseconds after the last datagram for a peer the next one
+// wakes the node: the link is in use again, and is to be watched closely.
+const Idle = int64(time.Second)
 
 // Peer is one other host, as long as it is known: what the loops note about it.
 type Peer struct {
