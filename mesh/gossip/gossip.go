@@ -111,7 +111,7 @@ type Stats struct {
 	UnknownSections  uint64
 	UnknownRecords   uint64 // kept and passed on, not understood
 	Malformed        uint64 // messages with an error in their form
-	PullsExpired     uint64
+	PullsFailed      uint64 // neighbours asked that did not answer, or had not what they claimed
 	Purged           uint64 // origins forgotten after 24 h
 
 	Origins, Records, Bytes, ExcessMembers int

@@ -19,6 +19,7 @@ const (
 type pull struct {
 	from     crypto.Name
 	others   []crypto.Name // who claims to know, too
+	claim    uint64        // the version that from says it holds
 	list     bool          // the list was asked for
 	wants    bool          // records of the list were asked for
 	wanted   bool          // and the answer to the first question has ended
@@ -185,7 +186,7 @@ func (s *State) compare(n *neighbour, e digestEntry, offer bool) {
 			s.stats.RefusedOrigin++
 			return
 		}
-		s.seek(n, e.name, s.buried[e.name] != nil)
+		s.seek(n, e.name, s.buried[e.name] != nil, e.top)
 		return
 	}
 	mine := o.entry()
@@ -196,9 +197,9 @@ func (s *State) compare(n *neighbour, e digestEntry, offer bool) {
 	// What the other holds above our complete is news, or may be; and the other way round.
 	switch {
 	case e.complete > mine.complete || e.top > mine.complete:
-		s.seek(n, e.name, o.refused != 0 || e.complete == mine.complete)
+		s.seek(n, e.name, o.refused != 0 || e.complete == mine.complete, e.top)
 	case e.complete == mine.complete && mine.top == mine.complete:
-		s.seek(n, e.name, true) // two sets of one version
+		s.seek(n, e.name, true, 0) // two sets of one version
 	}
 	ahead := mine.complete > e.complete || mine.top > e.complete
 	if offer {
@@ -210,7 +211,7 @@ func (s *State) compare(n *neighbour, e digestEntry, offer bool) {
 }
 
 // seek asks n about an origin unless somebody was asked already.
-func (s *State) seek(n *neighbour, name crypto.Name, list bool) {
+func (s *State) seek(n *neighbour, name crypto.Name, list bool, claim uint64) {
 	if s.now.Before(n.distrust) {
 		return
 	}
@@ -223,7 +224,7 @@ func (s *State) seek(n *neighbour, name crypto.Name, list bool) {
 	if len(s.pulls) >= 2*s.cfg.MaxMembers {
 		return
 	}
-	s.ask(n, name, &pull{list: list})
+	s.ask(n, name, &pull{list: list, claim: claim})
 }
 
 // ask sends the question of p to n.
@@ -313,13 +314,15 @@ func (s *State) stepDone(st *stepping, body []byte) error {
 	if o != nil {
 		s.settle(o, st.n)
 	}
-	st.n.strikes = 0
 	switch {
 	case p.wants && !p.wanted:
 		p.wanted = true
 		p.deadline = s.now.Add(pullTimeout)
 	case o == nil || o.target == nil:
 		delete(s.pulls, st.name)
+		if o != s.own && (o == nil || o.entry().top < p.claim) {
+			s.strike(st.n)
+		}
 	case !p.list:
 		p.list = true
 		s.ask(st.n, st.name, p)
@@ -348,12 +351,18 @@ func (s *State) expirePulls() {
 		p := s.pulls[name]
 		o := s.origins[name]
 		if n := s.neighbours[p.from]; n != nil && !(p.wants && (o == nil || o.target == nil)) {
-			s.stats.PullsExpired++
-			n.strikes = min(n.strikes+1, maxStrikes)
-			n.distrust = s.now.Add(pullTimeout << n.strikes)
+			s.strike(n)
 		}
 		s.askNext(name, p)
 	}
+}
+
+// strike notes that n did not have what it claimed, or did not answer: it is
+// asked nothing for a while, for longer each time in a row.
+func (s *State) strike(n *neighbour) {
+	s.stats.PullsFailed++
+	n.strikes = min(n.strikes+1, maxStrikes)
+	n.distrust = s.now.Add(pullTimeout << n.strikes)
 }
 
 // askNext asks one of the others who claimed to know, or gives up until the
@@ -365,7 +374,7 @@ func (s *State) askNext(name crypto.Name, p *pull) {
 		n := s.neighbours[p.others[i]]
 		p.others = slices.Delete(p.others, i, i+1)
 		if n != nil && !s.now.Before(n.distrust) {
-			p.list = true
+			p.list, p.claim = true, 0
 			s.ask(n, name, p)
 			return
 		}

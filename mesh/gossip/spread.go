@@ -32,7 +32,7 @@ type neighbour struct {
 	shift   int       // of the buckets
 	buckets [4]uint64 // whose digests are to be sent, one bit each
 
-	strikes  int       // pulls in a row that it left unanswered
+	strikes  int       // pulls in a row that came to nothing
 	distrust time.Time // it is asked for nothing before
 }
 

@@ -440,7 +440,7 @@ func (s *State) settleTouched(n *neighbour) {
 		}
 		s.settle(o, n)
 		if o.target != nil {
-			s.seek(n, o.name, o.refused != 0)
+			s.seek(n, o.name, o.refused != 0, 0)
 		}
 	}
 	s.touched = s.touched[:0]
