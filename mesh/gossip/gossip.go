@@ -25,8 +25,9 @@
 // while a member with links reports a link to it.
 //
 // State is a pure machine: it has no clock, goroutine, socket or log. The
-// caller hands it time and messages (Step, Tick, NeighbourUp, NeighbourDown),
-// takes what is to be done (Ready) and says when a message has left (Sent).
+// caller hands it time and messages (Step, Tick, NeighbourUp, NeighbourDown) and
+// facts (Publish, Withdraw), after each of them takes what is to be done (Ready),
+// says when a message has left (Sent, then Ready again), and calls Tick at Next.
 // Times are compared with each other only. A State is for one goroutine.
 //
 // Memory is bounded by what is held, never by the number of messages: what waits
