@@ -59,6 +59,8 @@ type PathStatus struct {
 	Up        bool          // answered, and not given up since
 	Best      bool          // the one in use
 	LastHeard time.Time     // zero before anything was heard
+	Limit     int           // bytes of UDP payload that fit into one packet; BaseLimit before more is known
+	Train     int           // datagrams that may leave by one call to the kernel, at least 1
 }
 
 // ProbeOut is a probe that is due.
@@ -66,6 +68,7 @@ type ProbeOut struct {
 	ID       uint64 // returned by the answer
 	Path     Path
 	HearsYou bool // we have had an answer on this path lately: the other end is heard
+	Pad      int  // bytes of UDP payload that the probe is to be padded to, header and tag included; 0: no padding
 }
 
 // PathsConfig tunes a Paths. The zero value of every field but Random is the default.
@@ -99,6 +102,9 @@ type PathsConfig struct {
 //
 // After a pause of the caller (a call more than 100 ms later than Next said) nothing
 // expires; every deadline begins again.
+//
+// What the paths that are up carry is measured as well: see path_mtu.go for the size of
+// datagrams and path_train.go for how many may leave at once.
 type Paths struct {
 	cfg   PathsConfig
 	paths []*path // in the order they came
@@ -113,6 +119,9 @@ type Paths struct {
 	tokens     float64 // probes that may be sent now
 	tokensAt   time.Time
 	out        []ProbeOut
+	trains     []TrainOut
+	incoming   []trainIn // of which reports are due
+	reports    []ReportOut
 }
 
 // Bounds and times of a Paths.

@@ -97,6 +97,12 @@ func (p *Paths) Answered(now time.Time, on Path, id uint64, hearsYou bool) {
 	if q == nil {
 		return
 	}
+	if p.sizeAnswered(now, q, id) {
+		q.verify = false
+		q.alive(now)
+		q.told(now, hearsYou)
+		return
+	}
 	i := slices.IndexFunc(q.asked, func(a asked) bool { return a.id == id })
 	if i < 0 {
 		q.alive(now)
@@ -139,7 +145,10 @@ func (p *Paths) Tick(now time.Time) {
 		if at, ok := p.probeAt(q); ok && !at.After(now) {
 			p.probe(now, q)
 		}
+		p.tickSize(now, q)
+		p.tickTrain(now, q)
 	}
+	p.tickReports(now)
 	p.leave(now)
 }
 
@@ -224,7 +233,8 @@ func (p *Paths) Cost() (rtt time.Duration, loss float64) {
 func (p *Paths) Status() []PathStatus {
 	list := make([]PathStatus, 0, len(p.paths))
 	for _, q := range p.paths {
-		list = append(list, PathStatus{Path: q.Path, RTT: q.rtt, Loss: q.loss(), Up: q.up, Best: q == p.best, LastHeard: q.heard})
+		list = append(list, PathStatus{Path: q.Path, RTT: q.rtt, Loss: q.loss(), Up: q.up, Best: q == p.best, LastHeard: q.heard,
+			Limit: q.limit(), Train: trainLevels[q.train.level]})
 	}
 	return list
 }
@@ -253,11 +263,20 @@ func (p *Paths) leave(now time.Time) {
 		if at, ok := p.endAt(q); ok {
 			p.dueAt(at)
 		}
+		if at, ok := p.sizeAt(q); ok {
+			p.dueAt(at)
+		}
+		if at, ok := p.trainAt(q); ok {
+			p.dueAt(at)
+		}
 		for _, a := range q.asked {
 			if at := a.sent.Add(q.answerTime()); q.up && a.series && at.After(now) {
 				p.dueAt(at)
 			}
 		}
+	}
+	for _, t := range p.incoming {
+		p.dueAt(t.due)
 	}
 	if p.challenger != nil {
 		p.dueAt(p.since.Add(betterFor))

@@ -19,6 +19,7 @@ type path struct {
 	samples  int
 	rtt      time.Duration
 	variance time.Duration
+	least    time.Duration // the shortest round trip
 
 	heard   time.Time // last life
 	base    time.Time // silence is counted from here at the earliest
@@ -36,6 +37,9 @@ type path struct {
 
 	outcomes uint32 // of the last 32 probes; 1: lost
 	counted  int
+
+	size  pathSize
+	train pathTrain
 }
 
 // asked is a probe that waits for its answer.
@@ -58,10 +62,11 @@ func (p *path) answerTime() time.Duration {
 func (p *path) sample(rtt time.Duration) {
 	rtt = max(rtt, time.Microsecond)
 	if p.samples == 0 {
-		p.rtt, p.variance = rtt, rtt/2
+		p.rtt, p.variance, p.least = rtt, rtt/2, rtt
 	} else {
 		p.variance += ((p.rtt - rtt).Abs() - p.variance) / 4
 		p.rtt += (rtt - p.rtt) / 8
+		p.least = min(p.least, rtt)
 	}
 	p.samples++
 }
@@ -154,6 +159,8 @@ func (p *path) renew(now time.Time) {
 	if p.up {
 		p.soon = true
 	}
+	p.renewSize(now)
+	p.renewTrain(now)
 }
 
 // fail ends the path.
@@ -165,6 +172,7 @@ func (p *path) fail(now time.Time) {
 	p.tries = firstTries
 	p.retry = 0
 	p.soon = false
+	p.size, p.train = pathSize{}, pathTrain{}
 }
 
 func later(a, b time.Time) time.Time {

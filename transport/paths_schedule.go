@@ -186,6 +186,7 @@ func (p *Paths) use(now time.Time, q *path) {
 	if q.idleAt.After(now.Add(p.cfg.ProbeIdle)) {
 		q.idleAt = now.Add(p.jitter(p.cfg.ProbeIdle))
 	}
+	q.soonSize(now)
 }
 
 // before orders paths that are up: those that work both ways, those whose answers are

@@ -24,6 +24,11 @@ type pathsWorld struct {
 
 	// delay gives the way of a datagram from an end on a path; false: lost.
 	delay func(from int, on Path) (time.Duration, bool)
+	// room gives how many bytes of UDP payload an end sends at all on a path, and how
+	// many pass; nil: as many as there may be.
+	room func(from int, on Path) (device, way int)
+	// damaged says that place of a train does not arrive as it was sent; nil: nothing is.
+	damaged func(out TrainOut, place int) bool
 }
 
 type worldEvent struct {
@@ -35,7 +40,10 @@ type worldEvent struct {
 type worldEnd struct {
 	*Paths
 	addr     netip.AddrPort // where the other end sees datagrams come from
-	probes   []time.Time    // sent
+	probes   []time.Time    // sent, without padding
+	padded   int            // bytes of probes and trains sent beside them
+	biggest  int            // probe that was answered
+	trained  []TrainOut     // sent
 	answered map[Path]bool  // an answer has come on it
 	log      []string
 	was      string
@@ -102,16 +110,39 @@ func (w *pathsWorld) carry(from int, on Path, do func(back Path)) {
 func (w *pathsWorld) pump(i int) {
 	e, o := w.end[i], w.end[1-i]
 	for _, probe := range e.Probes() {
-		e.probes = append(e.probes, w.now)
+		if probe.Pad == 0 {
+			e.probes = append(e.probes, w.now)
+		} else if !w.fits(i, probe.Path, probe.Pad) {
+			continue
+		}
 		w.carry(i, probe.Path, func(back Path) {
 			o.Probed(w.now, back, probe.HearsYou)
 			// The answer leaves to where the probe came from, and arrives from where
 			// the answering end is seen.
 			w.carry(1-i, back, func(from Path) {
 				e.answered[from] = true
+				e.biggest = max(e.biggest, probe.Pad)
 				e.Answered(w.now, from, probe.ID, o.Hears(back))
 			})
 		})
+	}
+	for _, train := range e.Trains() {
+		e.trained = append(e.trained, train)
+		for place := range train.Count {
+			size := train.Size
+			if place == train.Count-1 {
+				size = train.Last
+			}
+			if !w.fits(i, train.Path, size) || w.damaged != nil && w.damaged(train, place) {
+				continue
+			}
+			w.carry(i, train.Path, func(back Path) {
+				o.TrainPiece(w.now, back, TrainPiece{ID: train.ID, Place: uint8(place), Count: uint8(train.Count)})
+			})
+		}
+	}
+	for _, report := range e.Reports() {
+		w.carry(i, report.Path, func(back Path) { o.TrainReport(w.now, back, report.TrainReport) })
 	}
 	best, ok := e.Best()
 	state := "none"
@@ -126,6 +157,22 @@ func (w *pathsWorld) pump(i int) {
 		e.log = append(e.log, fmt.Sprintf("%v %s", w.now.Sub(w.start), state))
 	}
 	w.check(i)
+}
+
+// fits reports whether a datagram of size bytes gets through, and tells its end when it
+// was not even sent.
+func (w *pathsWorld) fits(i int, on Path, size int) bool {
+	if w.room == nil {
+		w.end[i].padded += size
+		return true
+	}
+	device, way := w.room(i, on)
+	if size > device {
+		w.end[i].TooBig(w.now, on, size)
+		return false
+	}
+	w.end[i].padded += size
+	return size <= way
 }
 
 // check holds what must be true at every moment.
