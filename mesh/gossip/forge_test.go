@@ -43,6 +43,7 @@ func fresh(w *world, b *host, cache *Cache) *State {
 // also when a cache of verified records is shared: what is accepted is never
 // anything else than what the origin signed.
 func TestForged(t *testing.T) {
+	t.Parallel()
 	w, _, b, c, all := two(t)
 	genuine := make(map[recordID]bool)
 	for _, r := range c.own.records {

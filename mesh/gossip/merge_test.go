@@ -118,6 +118,7 @@ func view(s *State, name crypto.Name) string {
 // also twice, and lets them meet in several orders: what they know in the end
 // does not depend on the order, and meeting again changes nothing.
 func TestMerge(t *testing.T) {
+	t.Parallel()
 	ids := make([]*crypto.Identity, 6)
 	for i := range ids {
 		ids[i] = identity(t, 100+i)
@@ -171,6 +172,7 @@ func TestMerge(t *testing.T) {
 // state and hear old messages again. A deletion once covered by complete is
 // never undone, Changed tells the truth, and in the end all agree with every origin.
 func TestRandomWorlds(t *testing.T) {
+	t.Parallel()
 	type deletion struct {
 		origin int
 		key    string
