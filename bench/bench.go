@@ -37,8 +37,9 @@
 //   - udp: datagrams of 64, 100 and 1200 bytes of payload; the highest rate, found by
 //     bisection, at which under 1 % are lost. Counted is what the receiver has within 20 ms
 //     of the last being sent: what only waits in a buffer has not arrived. The generator is
-//     our own (sendmmsg and recvmmsg), since iperf3 would be what saturates; it says so when
-//     it is. CPU per datagram is measured apart, at one rate for all systems.
+//     our own (sendmmsg and recvmmsg), since iperf3 would be what saturates. A rate with ≥ is
+//     all that the generator, which shares the processors, could offer without loss. CPU per
+//     datagram is measured apart, at one rate for all systems.
 //   - latency: ICMP echo from container to container, sent at fixed times whether or not
 //     answers came, and request/response, one UDP datagram each way, the next request as
 //     soon as the answer is there; idle, and while one TCP stream runs at full speed. What

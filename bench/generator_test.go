@@ -103,7 +103,7 @@ func TestSendReceive(t *testing.T) {
 		}
 		defer conn.Close()
 		b := make([]byte, size)
-		putHeader(b, 8, 0) // another run's
+		putHeader(b, 8, 1<<20) // another run's
 		conn.Write(b)
 		putHeader(b, 7, 0) // this run's first, which comes once more
 		conn.Write(b)

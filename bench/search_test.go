@@ -63,6 +63,19 @@ func TestSearchForgivesAStall(t *testing.T) {
 	}
 }
 
+// TestSearchTakesNoLossyRate: what arrives beside a loss does not count, however much.
+func TestSearchTakesNoLossyRate(t *testing.T) {
+	got, err := search(20_000, 2, func(rate float64) (trial, error) {
+		if rate > 100_000 {
+			return trial{Offered: rate, Received: rate * 0.98}, nil
+		}
+		return trial{Offered: rate, Received: rate * 0.995}, nil
+	})
+	if err != nil || got.Received > 100_000 || got.Received < 0.99*100_000/searchCloseness {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestSearchEnds(t *testing.T) {
 	got, err := search(50_000, 2, func(rate float64) (trial, error) { return trial{Offered: rate}, nil })
 	if err != nil || got.Received != 0 || got.Trials > maxTrials {
