@@ -107,7 +107,7 @@ func TestControlReplayAndReflection(t *testing.T) {
 
 func TestControlVersions(t *testing.T) {
 	network := testNetwork(t, 1, CipherAuto)
-	run := func(va, vb versionRange, lie *uint8) (ea, eb error, version uint8) {
+	run := func(va, vb versionRange, lie *uint8) (version uint8, ea, eb error) {
 		a, b := controlConfigs(t, network)
 		pa, pb := net.Pipe()
 		defer pa.Close()
@@ -134,7 +134,7 @@ func TestControlVersions(t *testing.T) {
 		if ea != nil {
 			pa.Close()
 		}
-		return ea, <-done, ha.result.Version
+		return ha.result.Version, ea, <-done
 	}
 	for _, c := range []struct {
 		a, b versionRange
@@ -143,7 +143,7 @@ func TestControlVersions(t *testing.T) {
 		{versionRange{1, 1}, versionRange{1, 1}, 1}, {versionRange{1, 3}, versionRange{1, 2}, 2}, {versionRange{2, 9}, versionRange{1, 5}, 5},
 		{versionRange{1, 1}, versionRange{2, 3}, 0}, {versionRange{4, 4}, versionRange{2, 3}, 0}, {versionRange{3, 2}, versionRange{1, 9}, 0}, {versionRange{0, 0}, versionRange{0, 9}, 0},
 	} {
-		ea, eb, version := run(c.a, c.b, nil)
+		version, ea, eb := run(c.a, c.b, nil)
 		if c.want == 0 {
 			if !errors.Is(eb, ErrVersion) || !errors.Is(ea, ErrNoAnswer) {
 				t.Errorf("%v with %v: %v, %v", c.a, c.b, ea, eb)
@@ -154,7 +154,7 @@ func TestControlVersions(t *testing.T) {
 	}
 	// A responder that chooses less than the highest in common, or more.
 	for _, lie := range []uint8{0, 1, 3, 255} {
-		if ea, _, _ := run(versionRange{1, 2}, versionRange{1, 2}, &lie); !errors.Is(ea, ErrVersion) {
+		if _, ea, _ := run(versionRange{1, 2}, versionRange{1, 2}, &lie); !errors.Is(ea, ErrVersion) {
 			t.Errorf("chosen %d: %v", lie, ea)
 		}
 	}

@@ -260,13 +260,6 @@ type text string
 
 func (t text) String() string { return string(t) }
 
-func plainText(s string) (text, error) {
-	if s == "" {
-		return "", errors.New("it is empty")
-	}
-	return text(s), nil
-}
-
 func stringsOf(ts []text) []string {
 	var out []string
 	for _, t := range ts {

@@ -73,9 +73,7 @@ func upCommand() command {
 			flags.StringVar(&format, "log-format", "text", "`FORMAT` text or json")
 			return func(ctx context.Context, in *invocation, args []string) error {
 				cfg.Peers, cfg.Bind, cfg.Address = args, bind, addresses
-				for _, name := range noOffload {
-					cfg.NoOffload = append(cfg.NoOffload, string(name))
-				}
+				cfg.NoOffload = stringsOf(noOffload)
 				for _, a := range advertise {
 					cfg.Advertise = append(cfg.Advertise, netip.AddrPort(a))
 				}
