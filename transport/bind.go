@@ -32,8 +32,8 @@ type BindConfig struct {
 	// SocketStats tells.
 	ReceiveBuffer int
 	SendBuffer    int
-	// NoSegmentation has trains sent one datagram a message, NoGathering has the kernel
-	// hand over each datagram by itself.
+	// NoSegmentation has trains leave one datagram a message (MaxSegments is 1),
+	// NoGathering has the kernel hand over each datagram by itself.
 	NoSegmentation bool
 	NoGathering    bool
 }

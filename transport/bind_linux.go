@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,27 +25,27 @@ type LinuxBind struct {
 	sockets   []*kernelSocket // all of them
 	senders   []*kernelSocket // the first of each address: Send uses only these
 	receivers []ReceiveFunc
+	segments  int // MaxSegments
 	zones     zoneTable
 	batches   [maxIdleBatches]atomic.Pointer[sendBatch] // idle ones
-	singles   atomic.Pointer[[maxSingles]Message]
 	counts    socketCounts
 }
 
 // kernelSocket is one UDP socket of the kernel. It is non-blocking; its waits are the
 // runtime's poller's.
 type kernelSocket struct {
-	conn  *net.UDPConn
-	raw   syscall.RawConn
-	addr  netip.Addr    // what it is bound to
-	drops atomic.Uint64 // the kernel's running total (SO_RXQ_OVFL)
-	noGSO atomic.Bool   // trains leave one by one: asked for, or the kernel has refused them
-	noGRO bool          // trains are not asked for
+	conn      *net.UDPConn
+	raw       syscall.RawConn
+	addr      netip.Addr    // what it is bound to
+	drops     atomic.Uint64 // the kernel's running total (SO_RXQ_OVFL)
+	gathering bool          // the kernel was asked for trains (UDP_GRO)
+	refusals  refusals      // where trains do not go
 }
 
 // socketCounts are the counters behind SocketStats.
 type socketCounts struct {
-	received, sent, truncated, receiveErrors atomic.Uint64
-	sendErrors                               sendErrorCounts
+	received, sent, truncated, receiveErrors, refusedTrains atomic.Uint64
+	sendErrors                                              sendErrorCounts
 }
 
 // Bind opens the sockets that cfg names, in the calling thread's network namespace.
@@ -68,8 +69,12 @@ func Bind(cfg BindConfig) (*LinuxBind, error) {
 	if cfg.Sockets < 0 || cfg.ReceiveBuffer < 0 || cfg.SendBuffer < 0 {
 		return nil, errors.New("transport: bind: negative number of sockets or bytes")
 	}
+	segments := 1
+	if !cfg.NoSegmentation {
+		segments = probeSegments()
+	}
 	for try := 1; ; try++ {
-		b := &LinuxBind{cfg: cfg, port: cfg.Port}
+		b := &LinuxBind{cfg: cfg, port: cfg.Port, segments: segments}
 		err := b.open()
 		if err == nil {
 			return b, nil
@@ -138,8 +143,9 @@ func (b *LinuxBind) openSocket(addr netip.Addr, share bool) (*kernelSocket, erro
 	if addr.Is6() {
 		network = "udp6"
 	}
+	s := &kernelSocket{addr: addr}
 	listen := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		s := &kernelSocket{raw: raw, addr: addr}
+		s.raw = raw
 		if share {
 			if err := s.setOption(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 				return err
@@ -151,7 +157,7 @@ func (b *LinuxBind) openSocket(addr netip.Addr, share bool) (*kernelSocket, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &kernelSocket{conn: conn.(*net.UDPConn), addr: addr}
+	s.conn = conn.(*net.UDPConn)
 	if s.raw, err = s.conn.SyscallConn(); err != nil {
 		conn.Close()
 		return nil, err
@@ -171,9 +177,8 @@ func (s *kernelSocket) configure(cfg BindConfig) error {
 	if err := s.setOption(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
 		return err
 	}
-	// Kernels before 4.18 and 5.0 have no UDP_SEGMENT and UDP_GRO.
-	s.noGSO.Store(cfg.NoSegmentation || s.option(unix.SOL_UDP, unix.UDP_SEGMENT) < 0)
-	s.noGRO = cfg.NoGathering || s.setOption(unix.SOL_UDP, unix.UDP_GRO, 1) != nil
+	// Kernels before 5.0 have no UDP_GRO.
+	s.gathering = !cfg.NoGathering && s.setOption(unix.SOL_UDP, unix.UDP_GRO, 1) == nil
 	if s.addr.Is4() {
 		if err := s.setOption(unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
 			return err
@@ -218,9 +223,8 @@ func (s *kernelSocket) setOption(level, name, value int) error {
 // option reads a socket option of type int; 0 when it cannot be read.
 func (s *kernelSocket) option(level, name int) (value int) {
 	s.raw.Control(func(fd uintptr) {
-		v, err := unix.GetsockoptInt(int(fd), level, name)
-		if value = v; err != nil {
-			value = -1
+		if v, err := unix.GetsockoptInt(int(fd), level, name); err == nil {
+			value = v
 		}
 	})
 	return value
@@ -228,6 +232,9 @@ func (s *kernelSocket) option(level, name int) (value int) {
 
 // Receivers are the receive functions, one for each kernel socket.
 func (b *LinuxBind) Receivers() []ReceiveFunc { return b.receivers }
+
+// MaxSegments is what the kernel takes, or 1.
+func (b *LinuxBind) MaxSegments() int { return b.segments }
 
 // Port is the port of all sockets.
 func (b *LinuxBind) Port() uint16 { return b.port }
@@ -269,10 +276,12 @@ func (b *LinuxBind) Stats() SocketStats {
 		Truncated: b.counts.truncated.Load(), ReceiveErrors: b.counts.receiveErrors.Load(),
 	}
 	b.counts.sendErrors.fill(&st)
-	st.Segmentation, st.Gathering = len(b.sockets) > 0, len(b.sockets) > 0
+	st.RefusedTrains = b.counts.refusedTrains.Load()
+	st.Segmentation, st.Gathering = b.segments > 1, len(b.sockets) > 0
+	now := time.Now()
 	for i, s := range b.sockets {
-		st.Segmentation = st.Segmentation && !s.noGSO.Load()
-		st.Gathering = st.Gathering && !s.noGRO
+		st.Gathering = st.Gathering && s.gathering
+		st.Unsegmented += s.refusals.count(now)
 		st.KernelDrops += s.drops.Load()
 		receive := s.option(unix.SOL_SOCKET, unix.SO_RCVBUF)
 		send := s.option(unix.SOL_SOCKET, unix.SO_SNDBUF)
@@ -297,8 +306,8 @@ func (b *LinuxBind) Close() error {
 	return first
 }
 
-// refuse notes why m was not sent and counts it.
-func (c *socketCounts) refuse(m *Message, err error) {
+// refuse notes why n datagrams of m were not sent and counts them.
+func (c *socketCounts) refuse(m *Message, err error, n int) {
 	m.Err = err
-	c.sendErrors.count(err)
+	c.sendErrors.count(err, n)
 }

@@ -3,10 +3,12 @@ package transport_test
 import (
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -25,6 +27,61 @@ func (ns *namespace) veth(a, b string) (netlink.Link, netlink.Link) {
 		ends[i] = link
 	}
 	return ends[0], ends[1]
+}
+
+// Settings of a device (ETHTOOL_STXCSUM, ETHTOOL_SSG, ETHTOOL_SGSO in linux/ethtool.h).
+const (
+	ethtoolSetTxChecksum    = 0x17
+	ethtoolSetScatterGather = 0x19
+	ethtoolSetGSO           = 0x24
+)
+
+// join connects two namespaces by a pair of interfaces: 10.40.0.1 and fd00:40::1 at the
+// left end, 10.40.0.2 and fd00:40::2 at the right one, with the settings off turned off.
+func join(left, right *namespace, off []uint32) {
+	var target *os.File
+	right.do(func() {
+		var err error
+		target, err = os.Open("/proc/thread-self/ns/net")
+		right.must(err)
+	})
+	defer target.Close()
+	left.do(func() {
+		left.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "wire"}, PeerName: "wire",
+			PeerNamespace: netlink.NsFd(target.Fd())}))
+	})
+	for i, ns := range []*namespace{left, right} {
+		ns.do(func() {
+			for _, setting := range off {
+				ns.must(turnOff("wire", setting))
+			}
+			link, err := netlink.LinkByName("wire")
+			ns.must(err)
+			ns.must(netlink.LinkSetUp(link))
+			ns.addAddress(link, []string{"10.40.0.1/24", "10.40.0.2/24"}[i])
+			ns.addAddress(link, []string{"fd00:40::1/64", "fd00:40::2/64"}[i])
+		})
+	}
+}
+
+// turnOff sets one of ethtool's settings of a device to 0 (ioctl SIOCETHTOOL).
+func turnOff(device string, setting uint32) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	value := struct{ command, data uint32 }{setting, 0}
+	request := struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte // the rest of struct ifreq
+	}{data: unsafe.Pointer(&value)}
+	copy(request.name[:], device)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // TestLinkLocal: IPv6 link-local peers are reached by the interface's name or number,

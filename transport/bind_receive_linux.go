@@ -10,10 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiveControl is the room for one message's control data: the address it came to
-// (40 bytes with its header), the drop counter (24), a train's segment size (24),
-// and some more.
-const receiveControl = 128
+// receiveControlLen is the room for one message's control data: the address it came to
+// (40 bytes with its header), the drop counter (24), a train's segment size (24), and
+// some more. What has no room would be lost, and a train without its size is lost as a
+// whole.
+const receiveControlLen = 128
+
+// receiveControl is aligned as struct cmsghdr must be.
+type receiveControl struct {
+	_ [0]uintptr
+	b [receiveControlLen]byte
+}
 
 // receiveBatch is what one socket's recvmmsg calls need, kept from call to call. It
 // belongs to the one goroutine that receives.
@@ -23,7 +30,7 @@ type receiveBatch struct {
 	hdrs    []unix.Mmsghdr
 	iovecs  []unix.Iovec
 	names   []unix.RawSockaddrInet6 // an IPv4 address takes the first 16 bytes
-	control [][receiveControl]byte
+	control []receiveControl
 
 	// The system call and its result; wait is made once, as in sendBatch.
 	count int
@@ -39,24 +46,25 @@ func newReceiveBatch(bind *LinuxBind, socket *kernelSocket, size int) *receiveBa
 		hdrs:    make([]unix.Mmsghdr, size),
 		iovecs:  make([]unix.Iovec, size),
 		names:   make([]unix.RawSockaddrInet6, size),
-		control: make([][receiveControl]byte, size),
+		control: make([]receiveControl, size),
 	}
 	for i := range r.hdrs {
 		h := &r.hdrs[i].Hdr
 		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
 		h.Iov = &r.iovecs[i]
 		h.SetIovlen(1)
-		h.Control = &r.control[i][0]
+		h.Control = &r.control[i].b[0]
 	}
 	r.wait = r.call
 	return r
 }
 
-// call asks the kernel for up to count messages; false when there is none yet.
+// call asks the kernel for up to count messages; false when there is none yet. With
+// MSG_TRUNC it tells how long a message was, whatever of it had room.
 func (r *receiveBatch) call(fd uintptr) bool {
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
-			uintptr(r.count), unix.MSG_DONTWAIT, 0, 0)
+			uintptr(r.count), unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
 		switch errno {
 		case unix.EINTR:
 			continue
@@ -80,7 +88,7 @@ func (r *receiveBatch) receive(msgs []Message) (int, error) {
 			r.iovecs[i].SetLen(len(msgs[i].Buf))
 			h := &r.hdrs[i].Hdr
 			h.Namelen = unix.SizeofSockaddrInet6
-			h.SetControllen(receiveControl)
+			h.SetControllen(receiveControlLen)
 			h.Flags = 0
 		}
 		if r.socket.raw.Read(r.wait) != nil {
@@ -88,10 +96,15 @@ func (r *receiveBatch) receive(msgs []Message) (int, error) {
 		}
 		switch r.errno {
 		case 0:
+			received, truncated := 0, 0
 			for i := range r.got {
-				r.fill(&msgs[i], i)
+				whole, lost := r.fill(&msgs[i], i)
+				received, truncated = received+whole, truncated+lost
 			}
-			r.bind.counts.received.Add(uint64(r.got))
+			r.bind.counts.received.Add(uint64(received))
+			if truncated > 0 {
+				r.bind.counts.truncated.Add(uint64(truncated))
+			}
 			return r.got, nil
 		case unix.EBADF, unix.ENOTSOCK, unix.EINVAL, unix.EFAULT, unix.ENOSYS:
 			return 0, fmt.Errorf("transport: receive udp %v: %w", netip.AddrPortFrom(r.socket.addr, r.bind.port), r.errno)
@@ -102,17 +115,33 @@ func (r *receiveBatch) receive(msgs []Message) (int, error) {
 	}
 }
 
-// fill sets m from what the kernel wrote into header i.
-func (r *receiveBatch) fill(m *Message, i int) {
-	hdr, name := &r.hdrs[i].Hdr, &r.names[i]
-	m.N = int(r.hdrs[i].Len)
+// fill sets m from what the kernel wrote into header i, and returns how many datagrams
+// are whole and how many had no room.
+func (r *receiveBatch) fill(m *Message, i int) (whole, lost int) {
+	r.fillAddress(m, &r.names[i])
 	m.Err = nil
-	m.Segment = 0
 	m.Local = netip.Addr{}
-	if hdr.Flags&unix.MSG_TRUNC != 0 {
-		m.N = 0
-		r.bind.counts.truncated.Add(1)
+	m.N = int(r.hdrs[i].Len)
+	m.Segment = r.readControl(m, r.control[i].b[:min(uint64(r.hdrs[i].Hdr.Controllen), receiveControlLen)])
+	if m.Segment <= 0 || m.Segment >= m.N {
+		m.Segment = 0
 	}
+	all := m.count()
+	if m.N <= len(m.Buf) {
+		return all, 0
+	}
+	if m.Segment > 0 {
+		whole = len(m.Buf) / m.Segment
+	}
+	m.N = whole * m.Segment
+	if whole <= 1 {
+		m.Segment = 0
+	}
+	return whole, all - whole
+}
+
+// fillAddress sets m.Remote.
+func (r *receiveBatch) fillAddress(m *Message, name *unix.RawSockaddrInet6) {
 	portBytes := (*[2]byte)(unsafe.Pointer(&name.Port))
 	port := uint16(portBytes[0])<<8 | uint16(portBytes[1])
 	if name.Family == unix.AF_INET {
@@ -124,11 +153,15 @@ func (r *receiveBatch) fill(m *Message, i int) {
 		}
 		m.Remote = netip.AddrPortFrom(addr, port)
 	}
-	rest := r.control[i][:min(uint64(hdr.Controllen), receiveControl)]
+}
+
+// readControl takes the control data: it sets m.Local, counts drops, and returns the
+// size of a train's datagrams, 0 if there was none.
+func (r *receiveBatch) readControl(m *Message, rest []byte) (segment int) {
 	for len(rest) >= unix.SizeofCmsghdr {
 		c, data, next, err := unix.ParseOneSocketControlMessage(rest)
 		if err != nil {
-			return
+			return segment
 		}
 		rest = next
 		switch {
@@ -137,13 +170,12 @@ func (r *receiveBatch) fill(m *Message, i int) {
 		case c.Level == unix.IPPROTO_IPV6 && c.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 			m.Local = unicast(netip.AddrFrom16((*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0])).Addr))
 		case c.Level == unix.SOL_UDP && c.Type == unix.UDP_GRO && len(data) >= 4:
-			if size := int(*(*int32)(unsafe.Pointer(&data[0]))); size > 0 && size < m.N {
-				m.Segment = size
-			}
+			segment = int(*(*int32)(unsafe.Pointer(&data[0])))
 		case c.Level == unix.SOL_SOCKET && c.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
 			r.socket.countDrops(*(*uint32)(unsafe.Pointer(&data[0])))
 		}
 	}
+	return segment
 }
 
 // countDrops takes the kernel's running total, 32 bits that wrap, into the 64 bits kept

@@ -21,10 +21,33 @@ const sendPatience = 50 * time.Millisecond
 // at once without an allocation.
 const maxIdleBatches = 32
 
-// sendControl is the room for one message's control data: the source address
+// sendControlLen is the room for one message's control data: the source address
 // (IPV6_PKTINFO is the longer one, 40 bytes with its header) and a train's segment
 // size (24).
-const sendControl = 64
+const sendControlLen = 64
+
+// sendControl is aligned as struct cmsghdr must be.
+type sendControl struct {
+	_ [0]uintptr
+	b [sendControlLen]byte
+}
+
+// part is what one header sends: one datagram of a message, or as many as leave by one
+// call.
+type part struct {
+	message int // which of the Send
+	from    int // its first byte
+	to      int // behind its last
+	segment int // bytes of a datagram; 0 if there is one
+}
+
+// count is how many datagrams p has.
+func (p part) count() int {
+	if p.segment == 0 {
+		return 1
+	}
+	return (p.to - p.from + p.segment - 1) / p.segment
+}
 
 // sendBatch is what one sendmmsg call needs, kept from call to call. It belongs to one
 // Send at a time.
@@ -32,8 +55,8 @@ type sendBatch struct {
 	hdrs    []unix.Mmsghdr
 	iovecs  []unix.Iovec
 	names   []unix.RawSockaddrInet6 // an IPv4 address takes the first 16 bytes
-	control [][sendControl]byte
-	index   []int // which message of the Send each header is
+	control []sendControl
+	parts   []part
 
 	next, count int // the headers still to be sent are hdrs[next:count]
 
@@ -50,8 +73,8 @@ func newSendBatch(size int) *sendBatch {
 		hdrs:    make([]unix.Mmsghdr, size),
 		iovecs:  make([]unix.Iovec, size),
 		names:   make([]unix.RawSockaddrInet6, size),
-		control: make([][sendControl]byte, size),
-		index:   make([]int, size),
+		control: make([]sendControl, size),
+		parts:   make([]part, size),
 	}
 	for i := range s.hdrs {
 		h := &s.hdrs[i].Hdr
@@ -82,39 +105,55 @@ func (b *LinuxBind) Send(msgs []Message) (sent int) {
 		m := &msgs[i]
 		m.Err = nil
 		switch {
-		case m.N <= 0 || m.N > len(m.Buf):
-			b.counts.refuse(m, unix.EINVAL)
+		case m.N <= 0 || m.N > len(m.Buf) || m.Segment < 0:
+			b.counts.refuse(m, unix.EINVAL, 1)
 		case b.pick(m) < 0:
-			b.counts.refuse(m, unix.EAFNOSUPPORT)
+			b.counts.refuse(m, unix.EAFNOSUPPORT, m.count())
 		}
 	}
 	for k, socket := range b.senders {
 		for i := range msgs {
-			m := &msgs[i]
-			if m.Err != nil || b.pick(m) != k {
-				continue
-			}
-			if m.Segment > 0 && m.Segment < m.N && socket.noGSO.Load() {
-				sent += b.flush(batch, socket, msgs)
-				if b.sendSingly(socket, m) {
-					sent++
-				}
-				continue
-			}
-			if err := b.put(batch, socket, m); err != nil {
-				b.counts.refuse(m, err)
-				continue
-			}
-			batch.index[batch.count] = i
-			if batch.count++; batch.count == len(batch.hdrs) {
-				sent += b.flush(batch, socket, msgs)
+			if m := &msgs[i]; m.Err == nil && b.pick(m) == k {
+				b.queue(batch, socket, msgs, part{message: i, to: m.N, segment: m.Segment}, b.segments)
 			}
 		}
-		sent += b.flush(batch, socket, msgs)
+		b.flush(batch, socket, msgs)
 	}
 	b.putBatch(batch)
-	b.counts.sent.Add(uint64(sent))
+	for i := range msgs {
+		if msgs[i].Err == nil {
+			sent++
+		}
+	}
 	return sent
+}
+
+// queue puts p of a message into the batch, cut into parts of up to segments datagrams
+// and MaxTrain bytes, and flushes the batch whenever it is full.
+func (b *LinuxBind) queue(batch *sendBatch, socket *kernelSocket, msgs []Message, p part, segments int) {
+	m := &msgs[p.message]
+	size := p.to - p.from
+	if p.segment > 0 && p.segment < size {
+		segments = min(segments, MaxTrain/p.segment)
+		if segments > 1 && socket.refusals.has(m.Remote.Addr()) {
+			segments = 1
+		}
+		size = max(segments, 1) * p.segment
+	}
+	for from := p.from; from < p.to; from += size {
+		cut := part{message: p.message, from: from, to: min(from+size, p.to)}
+		if p.segment > 0 && p.segment < cut.to-cut.from {
+			cut.segment = p.segment
+		}
+		if err := b.put(batch, socket, m, cut); err != nil {
+			cut.to, cut.segment = p.to, p.segment // nor will the rest be
+			b.counts.refuse(m, err, cut.count())
+			return
+		}
+		if batch.count == len(batch.hdrs) {
+			b.flush(batch, socket, msgs)
+		}
+	}
 }
 
 // takeBatch takes an idle batch, or makes one when more goroutines send than ever before.
@@ -136,18 +175,6 @@ func (b *LinuxBind) putBatch(batch *sendBatch) {
 		}
 	}
 }
-
-// takeSingles takes the messages that a train is taken apart into.
-func (b *LinuxBind) takeSingles() *[maxSingles]Message {
-	if s := b.singles.Swap(nil); s != nil {
-		return s
-	}
-	return new([maxSingles]Message)
-}
-
-// maxSingles is how many datagrams of a train are sent by one call when the kernel
-// does not cut it.
-const maxSingles = 64
 
 // pick says which of senders m leaves through: the one bound to the wanted source
 // address, or else to the address most like it, or most like the destination if none is
@@ -193,8 +220,8 @@ func commonBits(a, b netip.Addr) int {
 	return 128
 }
 
-// put writes m into the batch's next header.
-func (b *LinuxBind) put(batch *sendBatch, socket *kernelSocket, m *Message) error {
+// put writes p, a part of m, into the batch's next header.
+func (b *LinuxBind) put(batch *sendBatch, socket *kernelSocket, m *Message, p part) error {
 	i := batch.count
 	remote := m.Remote.Addr()
 	hdr, name := &batch.hdrs[i].Hdr, &batch.names[i]
@@ -219,25 +246,27 @@ func (b *LinuxBind) put(batch *sendBatch, socket *kernelSocket, m *Message) erro
 		}
 		hdr.Namelen = unix.SizeofSockaddrInet6
 	}
-	batch.iovecs[i].Base = unsafe.SliceData(m.Buf)
-	batch.iovecs[i].SetLen(m.N)
+	batch.iovecs[i].Base = &m.Buf[p.from]
+	batch.iovecs[i].SetLen(p.to - p.from)
 	hdr.Control = nil
 	hdr.SetControllen(0)
-	control, length := &batch.control[i], 0
+	control, length := &batch.control[i].b, 0
 	// A socket bound to the wanted source needs no telling.
 	if local := m.Local.Unmap(); local.IsValid() && local.WithZone("") != socket.addr.WithZone("") {
 		if local.Is4() != socket.addr.Is4() {
 			return unix.EINVAL
 		}
-		length = putSource(control, local)
+		length = putSource(control[:], local)
 	}
-	if m.Segment > 0 && m.Segment < m.N {
-		length += putSegment(control[length:], uint16(m.Segment))
+	if p.segment > 0 {
+		length += putSegment(control[length:], uint16(p.segment))
 	}
 	if length > 0 {
 		hdr.Control = &control[0]
 		hdr.SetControllen(length)
 	}
+	batch.parts[i] = p
+	batch.count++
 	return nil
 }
 
@@ -251,50 +280,10 @@ func putSegment(control []byte, size uint16) int {
 	return unix.CmsgSpace(2)
 }
 
-// sendSingly sends the datagrams of a train one by one, and reports whether all of
-// them left; what was refused last is the message's error.
-func (b *LinuxBind) sendSingly(socket *kernelSocket, m *Message) bool {
-	batch := b.takeBatch()
-	defer b.putBatch(batch)
-	m.Err = nil
-	singles := b.takeSingles()
-	defer b.singles.Store(singles)
-	for rest := m.Bytes(); len(rest) > 0; {
-		n := 0
-		for ; n < len(batch.hdrs) && n < len(singles) && len(rest) > 0; n++ {
-			size := min(m.Segment, len(rest))
-			singles[n] = Message{Buf: rest[:size], N: size, Remote: m.Remote, Local: m.Local}
-			rest = rest[size:]
-			if err := b.put(batch, socket, &singles[n]); err != nil {
-				b.counts.refuse(m, err)
-				return false
-			}
-			batch.index[batch.count] = n
-			batch.count++
-		}
-		b.flush(batch, socket, singles[:n])
-		for i := range singles[:n] {
-			if singles[i].Err != nil {
-				m.Err = singles[i].Err
-			}
-			singles[i] = Message{}
-		}
-	}
-	return m.Err == nil
-}
-
-// refusedTrain reports whether errno is what a kernel or a device says that cannot
-// send a train, while it may well send the datagrams singly: EIO of a device without
-// checksum offload (net/ipv4/udp.c udp_send_skb), EINVAL of too many segments or of
-// options, EMSGSIZE of a segment larger than the device's MTU, EOPNOTSUPP.
-func refusedTrain(errno syscall.Errno) bool {
-	return errno == unix.EIO || errno == unix.EINVAL || errno == unix.EMSGSIZE || errno == unix.EOPNOTSUPP
-}
-
 // putSource writes the control message that pins the source address (ip(7) IP_PKTINFO,
 // RFC 3542 section 6.1) and returns its length.
-func putSource(control *[sendControl]byte, local netip.Addr) int {
-	hdr := (*unix.Cmsghdr)(unsafe.Pointer(control))
+func putSource(control []byte, local netip.Addr) int {
+	hdr := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
 	data := unsafe.Pointer(&control[unix.CmsgLen(0)])
 	if local.Is4() {
 		hdr.Level, hdr.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
@@ -311,7 +300,8 @@ func putSource(control *[sendControl]byte, local netip.Addr) int {
 // flush sends what the batch holds and empties it. sendmmsg stops at the first message
 // that the kernel refuses and tells the reason only when asked to start with that one
 // (net/socket.c, __sys_sendmmsg): that message gets its error and is stepped over.
-func (b *LinuxBind) flush(batch *sendBatch, socket *kernelSocket, msgs []Message) (sent int) {
+func (b *LinuxBind) flush(batch *sendBatch, socket *kernelSocket, msgs []Message) {
+	sent := 0
 	for batch.next < batch.count {
 		var err error
 		if socket.raw.Control(batch.now) != nil {
@@ -322,27 +312,16 @@ func (b *LinuxBind) flush(batch *sendBatch, socket *kernelSocket, msgs []Message
 		switch {
 		case err != nil:
 			for ; batch.next < batch.count; batch.next++ {
-				b.counts.refuse(&msgs[batch.index[batch.next]], err)
+				p := batch.parts[batch.next]
+				b.counts.refuse(&msgs[p.message], err, p.count())
 			}
 		case batch.errno == 0:
-			sent += batch.sent
-			batch.next += batch.sent
-		case batch.errno != unix.EINTR:
-			m := &msgs[batch.index[batch.next]]
-			if m.Segment > 0 && m.Segment < m.N && refusedTrain(batch.errno) {
-				if batch.errno == unix.EIO || batch.errno == unix.EOPNOTSUPP {
-					socket.noGSO.Store(true) // noted in SocketStats
-				}
-				if b.sendSingly(socket, m) {
-					sent++
-				}
+			for range batch.sent {
+				sent += batch.parts[batch.next].count()
 				batch.next++
-				continue
 			}
-			if m.Remote.Addr().Zone() != "" {
-				b.zones.forget()
-			}
-			b.counts.refuse(m, batch.errno)
+		case batch.errno != unix.EINTR:
+			b.refused(socket, msgs, batch.parts[batch.next], batch.errno)
 			batch.next++
 		}
 	}
@@ -350,7 +329,28 @@ func (b *LinuxBind) flush(batch *sendBatch, socket *kernelSocket, msgs []Message
 		batch.iovecs[i].Base = nil // the buffers are the caller's again
 	}
 	batch.next, batch.count = 0, 0
-	return sent
+	b.counts.sent.Add(uint64(sent))
+}
+
+// refused does what there is to do when the kernel has refused p: a train's datagrams
+// are sent one by one, before what comes behind it.
+func (b *LinuxBind) refused(socket *kernelSocket, msgs []Message, p part, errno syscall.Errno) {
+	m := &msgs[p.message]
+	if p.segment > 0 && refusedTrain(errno) {
+		if refusedTrains(errno) {
+			socket.refusals.add(m.Remote.Addr(), time.Now())
+		}
+		b.counts.refusedTrains.Add(1)
+		batch := b.takeBatch()
+		b.queue(batch, socket, msgs, p, 1)
+		b.flush(batch, socket, msgs)
+		b.putBatch(batch)
+		return
+	}
+	if m.Remote.Addr().Zone() != "" {
+		b.zones.forget()
+	}
+	b.counts.refuse(m, errno, p.count())
 }
 
 // sendPatiently makes the call again when the socket has room, within sendPatience. It

@@ -57,33 +57,75 @@ func (b *WireGuardBind) Open(port uint16) ([]wgconn.ReceiveFunc, uint16, error) 
 	b.socket, b.mark = socket, 0
 	var fns []wgconn.ReceiveFunc
 	for _, receive := range socket.Receivers() {
-		fns = append(fns, wireGuardReceiver(receive))
+		fns = append(fns, newWireGuardReceiver(receive).receive)
 	}
 	return fns, socket.Port(), nil
 }
 
-// wireGuardReceiver turns a ReceiveFunc into wireguard's. Endpoints are made once for
-// each address and place in the batch, and kept while they stay the same.
-func wireGuardReceiver(receive ReceiveFunc) wgconn.ReceiveFunc {
-	msgs := make([]Message, wgconn.IdealBatchSize)
-	kept := make([]*WireGuardEndpoint, wgconn.IdealBatchSize)
-	return func(packets [][]byte, sizes []int, eps []wgconn.Endpoint) (int, error) {
-		room := min(len(packets), len(msgs))
-		for i := range room {
-			msgs[i].Buf = packets[i]
-		}
-		n, err := receive(msgs[:room])
-		for i := range n {
-			m := &msgs[i]
-			ep := kept[i]
-			if ep == nil || ep.remote != m.Remote || ep.local != m.Local || ep.cleared.Load() {
-				ep = &WireGuardEndpoint{remote: m.Remote, local: m.Local}
-				kept[i] = ep
-			}
-			sizes[i], eps[i] = m.N, ep
-		}
-		return n, err
+// wireGuardBatch is how many messages a receiver takes at once, each with room for a
+// train.
+const wireGuardBatch = 32
+
+// wireGuardReceiver is a ReceiveFunc as wireguard's, which knows no trains: they are
+// received here, and their datagrams copied out one by one.
+type wireGuardReceiver struct {
+	receiveMessages ReceiveFunc
+	msgs            []Message
+	// kept are the endpoints of msgs, made once for each address and place, and used as
+	// long as they stay the same.
+	kept []*WireGuardEndpoint
+
+	next, count int // what waits is msgs[next:count]
+	at          int // where the next datagram of msgs[next] begins
+}
+
+func newWireGuardReceiver(receive ReceiveFunc) *wireGuardReceiver {
+	r := &wireGuardReceiver{
+		receiveMessages: receive,
+		msgs:            make([]Message, wireGuardBatch),
+		kept:            make([]*WireGuardEndpoint, wireGuardBatch),
 	}
+	for i := range r.msgs {
+		r.msgs[i].Buf = make([]byte, 1<<16)
+	}
+	return r
+}
+
+// receive is wireguard's ReceiveFunc. A datagram longer than its buffer has size 0.
+func (r *wireGuardReceiver) receive(packets [][]byte, sizes []int, eps []wgconn.Endpoint) (n int, err error) {
+	if r.next == r.count {
+		r.next, r.at = 0, 0
+		if r.count, err = r.receiveMessages(r.msgs); err != nil {
+			r.count = 0
+			return 0, err
+		}
+	}
+	for ; n < len(packets) && r.next < r.count; n++ {
+		m := &r.msgs[r.next]
+		size := m.N - r.at
+		if m.Segment > 0 {
+			size = min(size, m.Segment)
+		}
+		datagram := m.Buf[r.at : r.at+size]
+		if sizes[n] = copy(packets[n], datagram); sizes[n] < len(datagram) {
+			sizes[n] = 0
+		}
+		eps[n] = r.endpoint(r.next)
+		if r.at += size; r.at == m.N {
+			r.next, r.at = r.next+1, 0
+		}
+	}
+	return n, nil
+}
+
+// endpoint is where message i came from.
+func (r *wireGuardReceiver) endpoint(i int) *WireGuardEndpoint {
+	m, ep := &r.msgs[i], r.kept[i]
+	if ep == nil || ep.remote != m.Remote || ep.local != m.Local || ep.cleared.Load() {
+		ep = &WireGuardEndpoint{remote: m.Remote, local: m.Local}
+		r.kept[i] = ep
+	}
+	return ep
 }
 
 // Send sends bufs to ep and returns the first message's error that had one; the others

@@ -14,16 +14,67 @@ var families = []struct{ name, first, second string }{
 	{"IPv6", "fd00:9::1", "fd00:9::2"},
 }
 
+// offloads are the ways to open a LinuxBind. Batches of 16, so that trains span several.
+var offloads = []struct {
+	name string
+	cfg  transport.BindConfig
+}{
+	{"both", transport.BindConfig{Batch: 16}},
+	{"no segmentation", transport.BindConfig{Batch: 16, NoSegmentation: true}},
+	{"no gathering", transport.BindConfig{Batch: 16, NoGathering: true}},
+	{"neither, one at a time", transport.BindConfig{Batch: 1, NoSegmentation: true, NoGathering: true}},
+}
+
 func TestLinuxBindConformance(t *testing.T) {
 	for _, family := range families {
-		t.Run(family.name, func(t *testing.T) {
-			ns := newNamespace(t, 1500)
-			transporttest.Conformance(t, transporttest.Kit{
-				Open:   ns.opener(family.first, func() (transport.Socket, error) { return transport.Bind(transport.BindConfig{Batch: 16}) }),
-				Second: netip.MustParseAddr(family.second),
-				MTU:    1500,
+		for _, offload := range offloads {
+			t.Run(family.name+"/"+offload.name, func(t *testing.T) {
+				ns := newNamespace(t, 1500)
+				transporttest.Conformance(t, transporttest.Kit{
+					Open:   ns.opener(family.first, func() (transport.Socket, error) { return transport.Bind(offload.cfg) }),
+					Second: netip.MustParseAddr(family.second),
+					MTU:    1500,
+				})
 			})
-		})
+		}
+	}
+}
+
+// TestLinuxBindDevice is the suite over a device between two namespaces, whose offloads
+// differ: what it can't do the kernel does, or refuses.
+func TestLinuxBindDevice(t *testing.T) {
+	for _, device := range []struct {
+		name string
+		off  []uint32 // ethtool's settings that are turned off at both ends
+	}{
+		{"offloads as they are", nil},
+		{"no checksum offload", []uint32{ethtoolSetTxChecksum}},
+		{"no segmentation offload", []uint32{ethtoolSetGSO}},
+		{"none", []uint32{ethtoolSetTxChecksum, ethtoolSetScatterGather, ethtoolSetGSO}},
+	} {
+		for i, family := range families {
+			t.Run(device.name+"/"+family.name, func(t *testing.T) {
+				left, right := newNamespace(t, 1500), newNamespace(t, 1500)
+				join(left, right, device.off)
+				next := 0
+				addrs := [][2]string{{"10.40.0.1", "10.40.0.2"}, {"fd00:40::1", "fd00:40::2"}}[i]
+				open := func() (transport.Socket, error) { return transport.Bind(transport.BindConfig{}) }
+				transporttest.Conformance(t, transporttest.Kit{
+					// The first socket of a test is at the left end, the others at the right.
+					Open: func(t *testing.T) (transport.Socket, netip.AddrPort) {
+						ns, addr := left, addrs[0]
+						if next > 0 {
+							ns, addr = right, addrs[1]
+						}
+						if next++; next == 1 {
+							t.Cleanup(func() { next = 0 })
+						}
+						return ns.opener(addr, open)(t)
+					},
+					MTU: 1500,
+				})
+			})
+		}
 	}
 }
 

@@ -6,30 +6,30 @@ import (
 	"syscall"
 )
 
-// sendErrorCounts count messages that were not sent, by reason, as SocketStats names
+// sendErrorCounts count datagrams that were not sent, by reason, as SocketStats names
 // the reasons.
 type sendErrorCounts struct {
 	tooBig, noBuffers, refused, unreachable, other atomic.Uint64
 }
 
-// count counts one message that failed with err.
-func (c *sendErrorCounts) count(err error) {
+// count counts n datagrams that failed with err.
+func (c *sendErrorCounts) count(err error, n int) {
 	errno, ok := err.(syscall.Errno) // what errors.AsType finds too, at the cost of an allocation
 	if !ok {
 		errno, _ = errors.AsType[syscall.Errno](err)
 	}
 	switch errno {
 	case syscall.EMSGSIZE:
-		c.tooBig.Add(1)
+		c.tooBig.Add(uint64(n))
 	case syscall.ENOBUFS, syscall.EAGAIN, syscall.ENOMEM:
-		c.noBuffers.Add(1)
+		c.noBuffers.Add(uint64(n))
 	case syscall.EPERM, syscall.EACCES:
-		c.refused.Add(1)
+		c.refused.Add(uint64(n))
 	case syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ECONNREFUSED,
 		syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, syscall.ENETDOWN:
-		c.unreachable.Add(1)
+		c.unreachable.Add(uint64(n))
 	default:
-		c.other.Add(1)
+		c.other.Add(uint64(n))
 	}
 }
 

@@ -18,7 +18,7 @@ const stdBuffer = 65535
 // StdBind is wireguard's StdNetBind as a Socket: the portable fallback, correct and not
 // fast. What differs from LinuxBind:
 //   - It listens on every address; there is no choice.
-//   - It sends one message a call. StdNetBind tells one error for a whole batch, so
+//   - It sends one datagram a call. StdNetBind tells one error for a whole batch, so
 //     that in a batch nobody knows which message failed and which never left.
 //   - It knows no local addresses: with UDP_GRO, StdNetBind loses the source address
 //     that it could answer from. Local is zero on receive; a message that wants one is
@@ -56,6 +56,9 @@ func StdSocket(port uint16) (*StdBind, error) {
 // Receivers are the receive functions, one for each family.
 func (b *StdBind) Receivers() []ReceiveFunc { return b.receivers }
 
+// MaxSegments is 1.
+func (b *StdBind) MaxSegments() int { return 1 }
+
 // Port is the port of both families.
 func (b *StdBind) Port() uint16 { return b.port }
 
@@ -64,46 +67,41 @@ func (b *StdBind) Send(msgs []Message) (sent int) {
 	var bufs [1][]byte
 	for i := range msgs {
 		m := &msgs[i]
-		if m.Err = b.sendTrain(m, bufs[:]); m.Err != nil {
-			b.sendErrors.count(m.Err)
+		m.Err = nil
+		if m.N <= 0 || m.N > len(m.Buf) || m.Segment < 0 {
+			m.Err = syscall.EINVAL
+			b.sendErrors.count(m.Err, 1)
 			continue
 		}
-		sent++
+		left := 0
+		for datagram := range m.Datagrams {
+			if err := b.send(datagram, m, bufs[:]); err != nil {
+				m.Err = err
+				b.sendErrors.count(err, 1)
+				continue
+			}
+			left++
+		}
+		b.sent.Add(uint64(left))
+		if m.Err == nil {
+			sent++
+		}
 	}
-	b.sent.Add(uint64(sent))
 	return sent
 }
 
-// sendTrain sends a message's datagrams, one by one if it is a train.
-func (b *StdBind) sendTrain(m *Message, bufs [][]byte) (err error) {
-	if m.Segment <= 0 || m.Segment >= m.N || m.N > len(m.Buf) {
-		return b.send(m, bufs)
-	}
-	for rest := m.Bytes(); len(rest) > 0; {
-		size := min(m.Segment, len(rest))
-		single := Message{Buf: rest[:size], N: size, Remote: m.Remote, Local: m.Local}
-		rest = rest[size:]
-		if e := b.send(&single, bufs); e != nil {
-			err = e
-		}
-	}
-	return err
-}
-
-// send sends one message; bufs is room for one buffer.
-func (b *StdBind) send(m *Message, bufs [][]byte) error {
+// send sends one datagram of m; bufs is room for one buffer. Its capacity is its length:
+// StdNetBind appends to a buffer that has room behind it.
+func (b *StdBind) send(datagram []byte, m *Message, bufs [][]byte) error {
 	switch {
 	case b.closed.Load():
 		return net.ErrClosed
-	case m.N <= 0 || m.N > len(m.Buf):
-		return syscall.EINVAL
 	case !m.Remote.IsValid():
 		return syscall.EAFNOSUPPORT
 	case m.Local.IsValid():
 		return syscall.EADDRNOTAVAIL
 	}
-	// The capacity is cut: StdNetBind appends to a buffer that has room behind it.
-	bufs[0] = m.Buf[:m.N:m.N]
+	bufs[0] = datagram
 	err := b.bind.Send(bufs, &wgconn.StdNetEndpoint{
 		AddrPort: netip.AddrPortFrom(m.Remote.Addr().Unmap(), m.Remote.Port()),
 	})

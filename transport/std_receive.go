@@ -44,7 +44,6 @@ func (r *stdReceiver) receive(msgs []Message) (int, error) {
 	}
 	for {
 		if n := r.take(msgs); n > 0 {
-			r.bind.received.Add(uint64(n))
 			return n, nil
 		}
 		n, err := r.fn(r.bufs, r.size, r.from)
@@ -71,12 +70,15 @@ func (r *stdReceiver) take(msgs []Message) (n int) {
 		}
 		m := &msgs[n]
 		m.Err = nil
+		m.Segment = 0
 		m.Remote = ep.AddrPort
 		m.Local = netip.Addr{}
 		m.N = copy(m.Buf, r.bufs[r.next][:r.size[r.next]])
 		if m.N < r.size[r.next] {
 			m.N = 0
 			r.bind.truncated.Add(1)
+		} else {
+			r.bind.received.Add(1)
 		}
 		n++
 	}

@@ -34,6 +34,7 @@ func (s *sink) WriteBatch(frames []tun.Frame) (int, error) {
 type sinkSocket struct{ *sink }
 
 func (s sinkSocket) Receivers() []transport.ReceiveFunc { return nil }
+func (s sinkSocket) MaxSegments() int                   { return 64 }
 func (s sinkSocket) Port() uint16                       { return 6783 }
 func (s sinkSocket) SetDF(bool) error                   { return nil }
 func (s sinkSocket) Stats() transport.SocketStats       { return transport.SocketStats{} }
@@ -169,7 +170,7 @@ func TestOverTCP(t *testing.T) {
 		}
 		p := a.peers[b.id.Name()]
 		o := a.outlets[p.ID]
-		a.SendControl(p, o.Session, o.Path, o.Carrier, []byte("probe"))
+		a.SendControl(p, o.Session, o.Path, o.Carrier, []byte("probe"), 0)
 		if got := b.events.controls; len(got) != 1 || got[0] != "tcp probe" {
 			t.Errorf("cipher %s: control datagrams %q", policy, got)
 		}

@@ -2,6 +2,7 @@ package transporttest
 
 import (
 	"container/heap"
+	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -15,6 +16,9 @@ const (
 	overhead6  = 48
 	maxPayload = 65507
 )
+
+// corrupted is how many bytes Link.Corrupt alters.
+const corrupted = 8
 
 // datagram is one on its way or in an inbox.
 type datagram struct {
@@ -53,22 +57,23 @@ func (h *eventHeap) Pop() any {
 	return e
 }
 
-// sendLocked takes m from socket s, or says why not. A datagram that is lost on the
-// way is no error.
-func (n *Network) sendLocked(s *Socket, m *transport.Message) error {
-	if m.N <= 0 || m.N > len(m.Buf) {
-		return syscall.EINVAL
+// sendLocked takes b, a datagram of m, from socket s, or says why not: the position-th
+// of a train of equal lengths, 0 if it is in none. A datagram that is lost on the way is
+// no error.
+func (n *Network) sendLocked(s *Socket, m *transport.Message, b []byte, position int) error {
+	if s.closed {
+		return net.ErrClosed
 	}
 	remote := netip.AddrPortFrom(m.Remote.Addr().Unmap(), m.Remote.Port())
 	from, err := s.sourceLocked(remote.Addr(), m.Local.Unmap())
 	if err != nil {
 		return err
 	}
-	size := m.N + overhead4
+	size := len(b) + overhead4
 	if from.Is6() {
-		size = m.N + overhead6
+		size = len(b) + overhead6
 	}
-	if m.N > maxPayload || s.df && n.cfg.MTU != 0 && size > n.cfg.MTU {
+	if len(b) > maxPayload || s.df && n.cfg.MTU != 0 && size > n.cfg.MTU {
 		return syscall.EMSGSIZE
 	}
 	n.counts.Sent++
@@ -82,14 +87,14 @@ func (n *Network) sendLocked(s *Socket, m *transport.Message) error {
 		n.counts.Unreachable++
 		return nil
 	}
-	n.carryLocked(n.linkLocked(from, to.Addr()), receiver, s.df, size,
-		datagram{data: m.Bytes(), remote: seen, local: to.Addr()})
+	n.carryLocked(n.linkLocked(from, to.Addr()), receiver, s.df, size, position,
+		datagram{data: b, remote: seen, local: to.Addr()})
 	return nil
 }
 
 // carryLocked lets d meet what the link has for it. Every datagram draws the same
 // number of times, so that one setting does not move what another decides.
-func (n *Network) carryLocked(l *linkState, receiver *Socket, df bool, size int, d datagram) {
+func (n *Network) carryLocked(l *linkState, receiver *Socket, df bool, size, position int, d datagram) {
 	link := l.link
 	lost := l.random.Float64() < link.Loss
 	duplicate := l.random.Float64() < link.Duplicate
@@ -108,6 +113,10 @@ func (n *Network) carryLocked(l *linkState, receiver *Socket, df bool, size int,
 	}
 	if link.MTU != 0 && size > link.MTU {
 		n.counts.Fragmented++
+	}
+	corrupt := link.Corrupt != 0 && position == link.Corrupt
+	if corrupt {
+		n.counts.Corrupted++
 	}
 	copies := 1
 	if duplicate {
@@ -128,6 +137,9 @@ func (n *Network) carryLocked(l *linkState, receiver *Socket, df bool, size int,
 	for range copies {
 		own := d
 		own.data = append(n.bufferLocked(), d.data...)
+		if corrupt {
+			invert(own.data)
+		}
 		if l.waiting == 0 && !at.After(now) {
 			n.deliverLocked(receiver, own)
 			continue
@@ -136,6 +148,13 @@ func (n *Network) carryLocked(l *linkState, receiver *Socket, df bool, size int,
 		l.waiting++
 		heap.Push(&n.events, event{at: at, seq: n.seq, link: l, receiver: receiver, datagram: own})
 		n.armLocked(now)
+	}
+}
+
+// invert alters the last bytes of b.
+func invert(b []byte) {
+	for i := max(0, len(b)-corrupted); i < len(b); i++ {
+		b[i] ^= 0xff
 	}
 }
 

@@ -54,6 +54,15 @@ func Conformance(t *testing.T, kit Kit) {
 		{"buffers are the caller's again after Send", testBuffers},
 		{"several goroutines may send at once", testConcurrent},
 		{"counters count", testStats},
+		{"a train arrives as its datagrams", testTrain},
+		{"a batch of trains and datagrams goes to many peers in order", testTrainBatch},
+		{"a train of datagrams that the interface does not carry whole arrives", testTrainLarge},
+		{"don't-fragment holds for each datagram of a train", testTrainDF},
+		{"a train's errors are those of its datagrams", testTrainErrors},
+		{"a train longer than the buffer leaves what is whole", testTrainTruncated},
+		{"a train's source address can be pinned", testTrainPin},
+		{"trains of several goroutines stay whole", testTrainConcurrent},
+		{"trains are counted by their datagrams", testTrainStats},
 		{"close ends everything", testClose},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, kit) })
@@ -64,8 +73,11 @@ func Conformance(t *testing.T, kit Kit) {
 type end struct {
 	transport.Socket
 	addr netip.AddrPort
-	got  chan transport.Message
+	got  chan transport.Message // datagrams, those of a train one by one
 }
+
+// errStale stands in messages that a receive is to fill.
+var errStale = errors.New("of an earlier use")
 
 // open makes a socket whose receivers run until the test ends, with buffers of size bytes
 // and up to batch messages a call.
@@ -81,6 +93,9 @@ func open(t *testing.T, kit Kit, size, batch int) *end {
 				msgs[i].Buf = make([]byte, size)
 			}
 			for {
+				for i := range msgs {
+					msgs[i].Segment, msgs[i].Err = 1, errStale
+				}
 				n, err := receive(msgs)
 				if err != nil {
 					if !errors.Is(err, net.ErrClosed) {
@@ -92,9 +107,8 @@ func open(t *testing.T, kit Kit, size, batch int) *end {
 					t.Errorf("receive returned %d of %d messages", n, batch)
 					return
 				}
-				for _, m := range msgs[:n] {
-					m.Buf = bytes.Clone(m.Bytes())
-					e.got <- m
+				for i := range msgs[:n] {
+					e.take(t, &msgs[i])
 				}
 			}
 		})
@@ -104,6 +118,23 @@ func open(t *testing.T, kit Kit, size, batch int) *end {
 		receivers.Wait()
 	})
 	return e
+}
+
+// take puts the datagrams of m, as it was received, into got.
+func (e *end) take(t *testing.T, m *transport.Message) {
+	if m.N > len(m.Buf) || m.Segment < 0 || m.Segment > 0 && m.Segment >= m.N {
+		t.Errorf("received %d bytes of %d, segments of %d", m.N, len(m.Buf), m.Segment)
+		return
+	}
+	one := *m
+	one.Segment, one.Buf = 0, nil
+	if m.N == 0 {
+		e.got <- one
+	}
+	for b := range m.Datagrams {
+		one.Buf, one.N = bytes.Clone(b), len(b)
+		e.got <- one
+	}
 }
 
 // next is the next datagram that arrives.
@@ -154,7 +185,7 @@ func testOne(t *testing.T, kit Kit) {
 	text := []byte("one datagram")
 	m := b.message(append(bytes.Clone(text), "not sent"...))
 	m.N = len(text)
-	m.Err = errors.New("of an earlier use")
+	m.Err = errStale
 	a.send(t, m)
 	local := b.addr.Addr()
 	if kit.NoLocal {
@@ -442,7 +473,7 @@ func testClose(t *testing.T, kit Kit) {
 			t.Fatal("a receive did not end")
 		}
 	}
-	msgs := []transport.Message{{Buf: []byte("x"), N: 1, Remote: addr}, {Buf: []byte("y"), N: 1, Remote: addr}}
+	msgs := []transport.Message{{Buf: []byte("x"), N: 1, Remote: addr}, {Buf: []byte("yz"), N: 2, Segment: 1, Remote: addr}}
 	if sent := socket.Send(msgs); sent != 0 || !errors.Is(msgs[0].Err, net.ErrClosed) || !errors.Is(msgs[1].Err, net.ErrClosed) {
 		t.Errorf("send after close: %d sent, errors %v, %v", sent, msgs[0].Err, msgs[1].Err)
 	}

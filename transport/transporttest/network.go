@@ -5,6 +5,9 @@
 //	                              |        drawn from a generator for each direction of each pair
 //	                              +--> Counts, by reason
 //
+// A train is taken apart as it is sent: each of its datagrams meets all this by itself,
+// and counts as one. With Config.Gather what waits in an inbox is put together again.
+//
 // What happens to the n-th datagram from one address to another depends on Config.Seed,
 // the two addresses and n alone, whatever other goroutines send meanwhile. All waits are
 // on channels and timers, so that a network made inside a testing/synctest bubble runs on
@@ -35,6 +38,9 @@ type Config struct {
 	// Queue is how many datagrams wait in a socket's inbox; more are dropped and
 	// counted as its kernel drops. 0 = 1024.
 	Queue int
+	// Gather has sockets hand over datagrams of one sender that wait one behind the other
+	// as trains: equal lengths, the last of which may be shorter, what has room in Buf.
+	Gather bool
 }
 
 // Link is what datagrams meet in one direction between two addresses.
@@ -50,6 +56,10 @@ type Link struct {
 	// don't-fragment, and pass otherwise. 0 = no limit.
 	MTU int
 	Cut bool // nothing passes
+	// Corrupt is which datagram of each train of equal lengths arrives with its last 8
+	// bytes altered, as from a kernel that cuts trains wrongly: 1 = the first, 0 = none.
+	// A train whose last one is shorter arrives as it was sent.
+	Corrupt int
 }
 
 // Counts say what became of all datagrams.
@@ -65,6 +75,7 @@ type Counts struct {
 	Duplicated  uint64
 	Reordered   uint64
 	Fragmented  uint64
+	Corrupted   uint64 // by Link.Corrupt
 }
 
 // Network carries datagrams between its Sockets.

@@ -20,12 +20,15 @@ func TestConformance(t *testing.T) {
 		name   string
 		first  string
 		second string
+		gather bool
 	}{
-		{"IPv4", "10.0.0.1", "10.0.1.0"},
-		{"IPv6", "2001:db8::1:0", "2001:db8::2:0"},
+		{"IPv4", "10.0.0.1", "10.0.1.0", false},
+		{"IPv6", "2001:db8::1:0", "2001:db8::2:0", false},
+		{"IPv4 gathered", "10.0.0.1", "10.0.1.0", true},
+		{"IPv6 gathered", "2001:db8::1:0", "2001:db8::2:0", true},
 	} {
 		t.Run(family.name, func(t *testing.T) {
-			n := NewNetwork(Config{MTU: 1500})
+			n := NewNetwork(Config{MTU: 1500, Gather: family.gather})
 			defer n.Close()
 			addr := netip.MustParseAddr(family.first)
 			second := netip.MustParseAddr(family.second)

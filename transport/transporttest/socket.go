@@ -28,6 +28,13 @@ type Socket struct {
 
 var _ transport.Socket = (*Socket)(nil)
 
+// Datagrams of a train: those that Linux 6.18 takes in one send, and those that it
+// gathers.
+const (
+	maxSegments = 128
+	maxGathered = 64
+)
+
 // Socket opens a socket at addr and, with the same port, at further addresses of the
 // same host. Port 0 is any free one.
 func (n *Network) Socket(addr netip.AddrPort, more ...netip.Addr) (*Socket, error) {
@@ -39,6 +46,7 @@ func (n *Network) Socket(addr netip.AddrPort, more ...netip.Addr) (*Socket, erro
 		arrived: make(chan struct{}, 1),
 		gone:    make(chan struct{}),
 		addrs:   append([]netip.Addr{addr.Addr().Unmap()}, more...),
+		stats:   transport.SocketStats{Segmentation: true, Gathering: n.cfg.Gather},
 	}
 	if n.closed {
 		return nil, fmt.Errorf("transporttest: open socket %v: %w", addr, net.ErrClosed)
@@ -110,68 +118,97 @@ func (s *Socket) receive(msgs []transport.Message) (int, error) {
 	}
 }
 
-// take moves what the inbox has to msgs.
+// take moves what the inbox has to msgs, gathered into trains if that was asked for.
 func (s *Socket) take(msgs []transport.Message) (count int, closed bool) {
 	n := s.network
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	count = min(len(msgs), len(s.inbox))
-	for i := range count {
-		m, d := &msgs[i], &s.inbox[i]
+	took := 0
+	for count < len(msgs) && took < len(s.inbox) {
+		m, d := &msgs[count], &s.inbox[took]
 		m.N = copy(m.Buf, d.data)
-		m.Remote, m.Local, m.Err = d.remote, d.local, nil
-		if m.N < len(d.data) {
+		m.Remote, m.Local, m.Segment, m.Err = d.remote, d.local, 0, nil
+		if m.N == len(d.data) {
+			s.stats.Received++
+		} else {
 			m.N = 0
 			s.stats.Truncated++
 		}
 		n.releaseLocked(d.data)
+		took, count = took+1, count+1
+		if n.cfg.Gather && m.N > 0 {
+			took += s.gatherLocked(m, s.inbox[took:])
+		}
 	}
-	s.inbox = slices.Delete(s.inbox, 0, count)
-	s.stats.Received += uint64(count)
+	s.inbox = slices.Delete(s.inbox, 0, took)
 	return count, s.closed
 }
 
-// Send hands msgs to the network.
+// gatherLocked puts behind m's one datagram those of rest that make a train with it and
+// have room, as the kernel does with what came in one go (net/ipv4/udp_offload.c,
+// udp_gro_receive_segment), and returns how many.
+func (s *Socket) gatherLocked(m *transport.Message, rest []datagram) (more int) {
+	size := m.N
+	for more < len(rest) && more < maxGathered-1 {
+		d := &rest[more]
+		if d.remote != m.Remote || d.local != m.Local || len(d.data) > size || m.N+len(d.data) > min(len(m.Buf), transport.MaxTrain) {
+			break
+		}
+		m.N += copy(m.Buf[m.N:], d.data)
+		m.Segment = size
+		s.stats.Received++
+		s.network.releaseLocked(d.data)
+		more++
+		if len(d.data) < size {
+			break
+		}
+	}
+	return more
+}
+
+// Send hands msgs to the network, which carries each datagram by itself.
 func (s *Socket) Send(msgs []transport.Message) (sent int) {
 	n := s.network
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for i := range msgs {
 		m := &msgs[i]
-		m.Err = net.ErrClosed
-		if !s.closed {
-			m.Err = n.sendTrainLocked(s, m)
+		m.Err = nil
+		if m.N <= 0 || m.N > len(m.Buf) || m.Segment < 0 {
+			s.refuseLocked(m, syscall.EINVAL)
+			continue
 		}
-		switch m.Err {
-		case nil:
+		// A train of equal lengths is what Link.Corrupt meets.
+		equal := m.Segment > 0 && m.Segment < m.N && m.N%m.Segment == 0
+		position := 0
+		for b := range m.Datagrams {
+			if equal {
+				position++
+			}
+			if err := n.sendLocked(s, m, b, position); err != nil {
+				s.refuseLocked(m, err)
+			} else {
+				s.stats.Sent++
+			}
+		}
+		if m.Err == nil {
 			sent++
-		case error(syscall.EMSGSIZE):
-			s.stats.TooBig++
-		case error(syscall.EAFNOSUPPORT):
-			s.stats.Unreachable++
-		default:
-			s.stats.SendErrors++
 		}
 	}
-	s.stats.Sent += uint64(sent)
 	return sent
 }
 
-// sendTrainLocked sends a message's datagrams, one unless it is a train.
-func (n *Network) sendTrainLocked(s *Socket, m *transport.Message) (err error) {
-	if m.Segment <= 0 || m.Segment >= m.N || m.N > len(m.Buf) {
-		return n.sendLocked(s, m)
+// refuseLocked notes why a datagram of m was not sent and counts it.
+func (s *Socket) refuseLocked(m *transport.Message, err error) {
+	m.Err = err
+	switch err {
+	case error(syscall.EMSGSIZE):
+		s.stats.TooBig++
+	case error(syscall.EAFNOSUPPORT):
+		s.stats.Unreachable++
+	default:
+		s.stats.SendErrors++
 	}
-	for rest := m.Bytes(); len(rest) > 0; {
-		single := *m
-		single.Segment = 0
-		single.N = min(m.Segment, len(rest))
-		single.Buf, rest = rest[:single.N], rest[single.N:]
-		if e := n.sendLocked(s, &single); e != nil {
-			err = e
-		}
-	}
-	return err
 }
 
 // sourceLocked is the address that a datagram to remote leaves from.
@@ -189,6 +226,9 @@ func (s *Socket) sourceLocked(remote, want netip.Addr) (netip.Addr, error) {
 	}
 	return netip.Addr{}, syscall.EAFNOSUPPORT
 }
+
+// MaxSegments is what the kernel takes of today.
+func (s *Socket) MaxSegments() int { return maxSegments }
 
 // Port is the socket's port.
 func (s *Socket) Port() uint16 { return s.port }

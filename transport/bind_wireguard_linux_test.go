@@ -134,3 +134,50 @@ func TestWireGuardBind(t *testing.T) {
 		})
 	}
 }
+
+// TestWireGuardBindTrain: wireguard's interface knows no trains: their datagrams come one
+// by one, however few buffers a call has.
+func TestWireGuardBindTrain(t *testing.T) {
+	b := transport.NewWireGuardBind(func(port uint16) (transport.Socket, error) {
+		return transport.Bind(transport.BindConfig{Addresses: []netip.Addr{loopback}, Port: port})
+	})
+	receivers, port, err := b.Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	watch(t, b)
+	from := bind(t, transport.BindConfig{Addresses: []netip.Addr{loopback}})
+	long, short := train("127.0.0.1", port, 1000, 30, 1), train("127.0.0.1", port, 200, 3, 0)
+	if sent := from.Send([]transport.Message{long, text("127.0.0.1", port, "single"), short}); sent != 3 {
+		t.Fatalf("sent %d", sent)
+	}
+	var want [][]byte
+	for d := range long.Datagrams {
+		want = append(want, d)
+	}
+	want = append(want, []byte("single"))
+	for d := range short.Datagrams {
+		want = append(want, d)
+	}
+	packets, sizes, eps := make([][]byte, 7), make([]int, 7), make([]wgconn.Endpoint, 7)
+	for i := range packets {
+		packets[i] = make([]byte, 999) // too small for those of the long train but the last
+	}
+	for got := 0; got < len(want); {
+		n, err := receivers[0](packets, sizes, eps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			expected := want[got]
+			if len(expected) > len(packets[i]) {
+				expected = nil
+			}
+			if !bytes.Equal(packets[i][:sizes[i]], expected) || eps[i].DstIP() != loopback {
+				t.Fatalf("datagram %d: %d bytes from %v, want %d", got, sizes[i], eps[i].DstIP(), len(expected))
+			}
+			got++
+		}
+	}
+}
