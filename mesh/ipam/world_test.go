@@ -1,0 +1,642 @@
+package ipam
+
+import (
+	"container/heap"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"hash/fnv"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"ripstop/crypto"
+)
+
+// world is a deterministic model of everything around the machines: the network
+// between hosts, gossip, disks, clocks, workloads. One seed, one history.
+type world struct {
+	rng    *rand.Rand
+	now    time.Time
+	events eventQueue
+	order  uint64
+	hosts  []*simHost
+	byName map[crypto.Name][]*simHost
+	bug    bug
+	trace  interface {
+		Write([]byte) (int, error)
+		Sum64() uint64
+	}
+	err    error // the first property that did not hold
+	steps  int
+	prefix netip.Prefix
+
+	loss, duplicate float64
+	slow            float64 // part of messages that take seconds
+	cut             map[[2]int]bool
+	calm            bool // no fault is active
+	busy            bool // faults and operations happen
+
+	resume  map[int]func()             // ends the pause of a host
+	ledger  map[[32]byte]bool          // records that exist
+	live    map[netip.Addr][]*workload // by address
+	tainted map[uint32]bool            // blocks in which an asserted or lost state may clash for a while
+	stats   struct{ requests, granted, failed, late, reachable, reached int }
+	elapsed time.Duration
+}
+
+// simHost is a host: its machine, its disk, its workloads.
+type simHost struct {
+	w         *world
+	i         int
+	id        *crypto.Identity
+	name      crypto.Name
+	m         *Machine // nil: down
+	run       int      // counts starts, so that late events of an earlier one are dropped
+	paused    bool
+	destroyed bool
+	clone     bool
+
+	journal  []byte // durable
+	older    []byte
+	diskFull bool
+	saving   *Ready
+
+	pending map[uint64]*simRequest
+	work    map[netip.Addr]*workload
+	version uint64
+	seen    map[crypto.Name]*endpointList // the endpoint map as this host has it
+	places  map[uint32]simPlace           // saved records: they never fall
+	targets []int
+	wakeAt  time.Time
+	next    int
+	bornOld bool
+	ids     int
+	lastMap [32]byte
+}
+
+type simPlace struct {
+	term, num uint32
+	hash      [32]byte
+}
+
+type endpointList struct {
+	version uint64
+	addrs   []netip.Addr
+}
+
+type workload struct {
+	host   *simHost
+	id     string
+	addr   netip.Addr
+	fenced bool
+}
+
+type simRequest struct {
+	kind     string
+	id       string
+	addr     netip.Addr
+	deadline time.Time
+	made     time.Time
+	local    bool // there is a free address here: it must succeed
+	calm     bool
+}
+
+type event struct {
+	at    time.Time
+	order uint64
+	do    func()
+}
+
+type eventQueue []event
+
+func (q eventQueue) Len() int { return len(q) }
+func (q eventQueue) Less(i, j int) bool {
+	if !q[i].at.Equal(q[j].at) {
+		return q[i].at.Before(q[j].at)
+	}
+	return q[i].order < q[j].order
+}
+func (q eventQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *eventQueue) Push(x any)   { *q = append(*q, x.(event)) }
+func (q *eventQueue) Pop() any {
+	o := *q
+	e := o[len(o)-1]
+	*q = o[:len(o)-1]
+	return e
+}
+
+var simEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// simIdentities are made once: key derivation is slow.
+var simIdentities = func() (ids []*crypto.Identity) {
+	src := rand.NewChaCha8([32]byte{7})
+	for range 12 {
+		seed, err := crypto.NewSeed(src)
+		if err != nil {
+			panic(err)
+		}
+		id, err := crypto.NewIdentity(seed)
+		if err != nil {
+			panic(err)
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}()
+
+// fakeHooks sign by hashing and seal by a checksum: who signed can still be told,
+// and every changed bit is seen.
+func fakeHooks(b bug) *hooks {
+	sign := func(by crypto.Name, label string, text []byte) (s crypto.Signature) {
+		h := sha256.New()
+		h.Write(by[:])
+		h.Write([]byte(label))
+		h.Write(text)
+		copy(s[:], h.Sum(nil))
+		return s
+	}
+	return &hooks{
+		sign: sign,
+		verify: func(by crypto.Name, sig crypto.Signature, label string, text []byte) bool {
+			return sig == sign(by, label, text)
+		},
+		seal: func(plain []byte) []byte {
+			h := fnv.New64a()
+			h.Write(plain)
+			return binary.BigEndian.AppendUint64(slices.Clone(plain), h.Sum64())
+		},
+		open: func(box []byte) ([]byte, error) {
+			if len(box) < 8 {
+				return nil, errors.New("short")
+			}
+			h := fnv.New64a()
+			h.Write(box[:len(box)-8])
+			if h.Sum64() != binary.BigEndian.Uint64(box[len(box)-8:]) {
+				return nil, errors.New("checksum")
+			}
+			return slices.Clone(box[:len(box)-8]), nil
+		},
+		bug: b,
+	}
+}
+
+func newWorld(seed uint64, b bug) *world {
+	return &world{
+		rng: rand.New(rand.NewPCG(seed, 0x51ed)), now: simEpoch, byName: make(map[crypto.Name][]*simHost), bug: b,
+		trace: fnv.New64a(), cut: make(map[[2]int]bool), ledger: make(map[[32]byte]bool), calm: true, busy: true,
+		resume: make(map[int]func()),
+		live:   make(map[netip.Addr][]*workload), tainted: make(map[uint32]bool),
+	}
+}
+
+func (w *world) fail(property int, format string, args ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf("after %v, property %d: %s", w.now.Sub(simEpoch).Round(time.Millisecond), property, fmt.Sprintf(format, args...))
+	}
+}
+
+func (w *world) after(d time.Duration, do func()) {
+	w.order++
+	heap.Push(&w.events, event{w.now.Add(d), w.order, do})
+}
+
+// note makes something part of the history's hash.
+func (w *world) note(format string, args ...any) {
+	fmt.Fprintf(w.trace, "%d ", w.now.Sub(simEpoch))
+	fmt.Fprintf(w.trace, format, args...)
+}
+
+// runFor lets time pass.
+func (w *world) runFor(d time.Duration) {
+	end := w.now.Add(d)
+	for w.err == nil && len(w.events) > 0 && !w.events[0].at.After(end) {
+		e := heap.Pop(&w.events).(event)
+		w.now = e.at
+		e.do()
+		w.steps++
+	}
+	if w.err == nil {
+		w.now = end
+	}
+}
+
+func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
+
+func (w *world) between(a, b time.Duration) time.Duration {
+	return a + time.Duration(w.rng.Int64N(int64(b-a)+1))
+}
+
+func (w *world) add(id *crypto.Identity) *simHost {
+	h := &simHost{w: w, i: len(w.hosts), id: id, name: id.Name(),
+		work: make(map[netip.Addr]*workload), seen: make(map[crypto.Name]*endpointList), places: make(map[uint32]simPlace)}
+	w.hosts = append(w.hosts, h)
+	w.byName[h.name] = append(w.byName[h.name], h)
+	return h
+}
+
+func (h *simHost) config() Config {
+	return Config{
+		Identity: h.id, UID: crypto.UID(h.w.rng.Uint64() | 1), Random: rand.New(rand.NewPCG(h.w.rng.Uint64(), 1)),
+		Range: h.w.prefix, Elsewhere: h.elsewhere,
+	}
+}
+
+func (h *simHost) elsewhere(a netip.Addr) (crypto.Name, bool) {
+	for _, n := range sortedNames(h.seen) {
+		if n != h.name && slices.Contains(h.seen[n].addrs, a) {
+			return n, true
+		}
+	}
+	return crypto.Name{}, false
+}
+
+// up starts a host from what its disk has.
+func (h *simHost) up() {
+	if h.m != nil || h.destroyed {
+		return
+	}
+	h.run++
+	run := h.run
+	h.pending, h.saving, h.paused = make(map[uint64]*simRequest), nil, false
+	var err error
+	if h.journal == nil {
+		h.m, err = newMachine(h.config(), fakeHooks(h.w.bug), h.w.now)
+	} else {
+		list := [][]byte{h.journal}
+		if h.older != nil {
+			list = append(list, h.older)
+		}
+		h.m, err = restore(h.config(), fakeHooks(h.w.bug), h.w.now, list...)
+	}
+	if err != nil {
+		h.w.fail(4, "host %d: start: %v", h.i, err)
+		return
+	}
+	for _, o := range h.w.hosts {
+		h.m.know(o.id.Public())
+	}
+	h.w.note("up %d", h.i)
+	if !h.bornOld {
+		h.checkSurvived()
+	}
+	h.setPeers()
+	var names []crypto.Name
+	for _, t := range h.targets {
+		names = append(names, h.w.hosts[t].name)
+	}
+	h.m.Targets(h.w.now, names, nil)
+	h.pump()
+	h.w.after(h.w.between(time.Millisecond, 300*time.Millisecond), func() {
+		if h.run != run || h.m == nil {
+			return
+		}
+		var list []Attached
+		for _, a := range sortedAddrs(h.work) {
+			list = append(list, Attached{h.work[a].id, netip.PrefixFrom(a, h.w.prefix.Bits())})
+		}
+		// What is noted as in use and is not attached has died with the host. It must
+		// be looked for before the first grant.
+		var dead []netip.Addr
+		for _, a := range sortedAddrs(h.m.entries) {
+			if e := h.m.entries[a]; h.work[a] == nil && (e.kind == kindUsed || e.kind == kindForeign) {
+				dead = append(dead, a)
+			}
+		}
+		h.m.Listed(h.w.now, list)
+		for _, a := range dead {
+			h.m.Release(h.w.now, h.m.entries[a].id, a)
+		}
+		h.pump()
+	})
+	h.tickLater(run)
+	h.gossipLater(run)
+}
+
+func (h *simHost) tickLater(run int) {
+	h.w.after(h.w.between(150*time.Millisecond, 350*time.Millisecond), func() {
+		if h.run != run || h.m == nil {
+			return
+		}
+		if !h.paused {
+			h.setPeers()
+			h.m.Tick(h.w.now)
+			h.pump()
+		}
+		h.tickLater(run)
+	})
+}
+
+func (h *simHost) gossipLater(run int) {
+	h.w.after(h.w.between(4*time.Second, 6*time.Second), func() {
+		if h.run != run || h.m == nil {
+			return
+		}
+		if p := h.peers(); len(p) > 0 && !h.paused {
+			h.sendDigest(p[h.w.rng.IntN(len(p))], true)
+		}
+		h.gossipLater(run)
+	})
+}
+
+// reaches reports whether what h sends arrives at o.
+func (h *simHost) reaches(o *simHost) bool {
+	return h != o && h.m != nil && o.m != nil && !h.w.cut[[2]int{h.i, o.i}]
+}
+
+// peers are the hosts that h can talk with, both ways.
+func (h *simHost) peers() (list []*simHost) {
+	for _, o := range h.w.hosts {
+		if h.reaches(o) && o.reaches(h) && !o.paused && o.name != h.name {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+func (h *simHost) setPeers() {
+	var names []crypto.Name
+	for _, o := range h.peers() {
+		names = append(names, o.name)
+	}
+	slices.SortFunc(names, crypto.Name.Compare)
+	names = slices.Compact(names)
+	h.m.Peers(h.w.now, names, names)
+}
+
+// transmit carries something to o, or not, or twice, or late.
+func (h *simHost) transmit(o *simHost, do func()) {
+	w := h.w
+	n := 1
+	if w.chance(w.duplicate) {
+		n = 2
+	}
+	for range n {
+		if w.chance(w.loss) || w.cut[[2]int{h.i, o.i}] {
+			continue
+		}
+		d := w.between(time.Millisecond, 30*time.Millisecond)
+		if w.chance(w.slow) {
+			d = w.between(time.Second, 40*time.Second)
+		}
+		run := o.run
+		var deliver func()
+		deliver = func() {
+			if o.run != run || o.m == nil || w.cut[[2]int{h.i, o.i}] {
+				return
+			}
+			if o.paused {
+				w.after(100*time.Millisecond, deliver)
+				return
+			}
+			do()
+			o.pump()
+		}
+		w.after(d, deliver)
+	}
+}
+
+func (h *simHost) sendDigest(o *simHost, ask bool) {
+	digest := h.m.Digest()
+	ends := h.endpoints()
+	h.transmit(o, func() {
+		o.learn(ends)
+		if string(o.m.Digest()) == string(digest) {
+			return
+		}
+		if delta := o.m.Delta(digest); len(delta) > 0 {
+			if len(delta) > maxDelta {
+				h.w.fail(13, "delta of %d bytes", len(delta))
+			}
+			o.sendDelta(h, delta)
+		}
+		if ask {
+			o.sendDigest(h, false)
+		}
+	})
+}
+
+func (h *simHost) sendDelta(o *simHost, delta []byte) {
+	ends := h.endpoints()
+	h.transmit(o, func() {
+		o.learn(ends)
+		if _, err := o.m.Merge(h.w.now, h.name, delta); err != nil {
+			h.w.fail(12, "merge: %v", err)
+		}
+	})
+}
+
+// endpoints is the endpoint map as h knows it, as gossip would carry it.
+func (h *simHost) endpoints() map[crypto.Name]*endpointList {
+	all := make(map[crypto.Name]*endpointList, len(h.seen))
+	for n, l := range h.seen {
+		all[n] = l
+	}
+	return all
+}
+
+func (h *simHost) learn(ends map[crypto.Name]*endpointList) {
+	for n, l := range ends {
+		if n != h.name && (h.seen[n] == nil || h.seen[n].version < l.version) {
+			h.seen[n] = l
+		}
+	}
+}
+
+// publish states what is attached here.
+func (h *simHost) publish() {
+	h.version++
+	l := &endpointList{version: h.version}
+	for _, a := range sortedAddrs(h.work) {
+		if !h.work[a].fenced {
+			l.addrs = append(l.addrs, a)
+		}
+	}
+	h.seen[h.name] = l
+}
+
+// pump does what the machine wants, until it wants nothing or waits for the disk.
+func (h *simHost) pump() {
+	for h.m != nil && h.w.err == nil {
+		r := h.m.Ready(h.w.now)
+		if r.Empty() {
+			break
+		}
+		for _, a := range r.Refusals {
+			h.answer(a)
+		}
+		if r.Save == nil && r.Snapshot == nil {
+			h.release(&r)
+			continue
+		}
+		if h.m.planted(bugSendBeforeSave) {
+			h.release(&Ready{Send: r.Send, Answers: r.Answers})
+		}
+		h.saving = &r
+		run := h.run
+		h.w.after(h.w.between(time.Millisecond, 12*time.Millisecond), func() {
+			if h.run == run && h.m != nil {
+				h.saved(&r)
+			}
+		})
+	}
+	h.follow()
+	h.check()
+}
+
+// saved is when a write has ended.
+func (h *simHost) saved(r *Ready) {
+	if h.paused {
+		run := h.run
+		h.w.after(100*time.Millisecond, func() {
+			if h.run == run && h.m != nil {
+				h.saved(r)
+			}
+		})
+		return
+	}
+	h.saving = nil
+	if h.diskFull {
+		if r.Save != nil {
+			h.journal = append(slices.Clone(h.journal), r.Save[:h.w.rng.IntN(len(r.Save))]...)
+		}
+		h.m.Done(h.w.now, errors.New("no space left on device"))
+		h.pump()
+		return
+	}
+	h.write(r)
+	h.m.Done(h.w.now, nil)
+	h.release(r)
+	h.pump()
+}
+
+func (h *simHost) write(r *Ready) {
+	if r.Snapshot != nil {
+		h.older, h.journal = h.journal, slices.Clone(r.Snapshot)
+	} else {
+		h.journal = append(slices.Clone(h.journal), r.Save...)
+	}
+}
+
+func (h *simHost) release(r *Ready) {
+	for _, e := range r.Events {
+		h.w.note("event %d %v", e.Kind, e.Addr)
+	}
+	for _, s := range r.Send {
+		if len(s.Bytes) > MaxMessage {
+			h.w.fail(13, "message of %d bytes, type %d", len(s.Bytes), s.Bytes[1])
+		}
+		h.w.trace.Write(s.Bytes)
+		to := h.w.byName[s.To]
+		if len(to) == 0 {
+			continue
+		}
+		o := to[h.w.rng.IntN(len(to))]
+		h.transmit(o, func() {
+			if err := o.m.Step(h.w.now, h.name, s.Bytes); err != nil {
+				h.w.fail(12, "message of type %d: %v", s.Bytes[1], err)
+			}
+		})
+	}
+	for _, a := range r.Answers {
+		h.answer(a)
+	}
+	if len(r.Announce) > 0 {
+		p := h.peers()
+		h.w.rng.Shuffle(len(p), func(i, j int) { p[i], p[j] = p[j], p[i] })
+		for _, o := range p[:min(len(p), 3)] {
+			for _, d := range r.Announce {
+				h.w.trace.Write(d)
+				h.sendDelta(o, d)
+			}
+		}
+	}
+}
+
+// crash stops a host. What is being written may be durable, torn, or lost.
+func (h *simHost) crash(workloadsDie bool) {
+	if h.m == nil {
+		return
+	}
+	h.w.note("crash %d", h.i)
+	if h.saving != nil {
+		switch r := h.saving; {
+		case h.diskFull || h.w.chance(0.4):
+		case h.w.chance(0.5):
+			h.write(r)
+		case r.Save != nil:
+			torn := slices.Clone(r.Save[:h.w.rng.IntN(len(r.Save)+1)])
+			if len(torn) > 0 && h.w.chance(0.3) {
+				torn[h.w.rng.IntN(len(torn))] ^= 0x40
+			}
+			h.journal = append(slices.Clone(h.journal), torn...)
+		}
+	}
+	h.m, h.saving, h.pending = nil, nil, nil
+	h.run++
+	if workloadsDie {
+		for _, a := range sortedAddrs(h.work) {
+			h.stop(h.work[a])
+		}
+		h.publish()
+	}
+}
+
+// answer is what the caller of the API sees.
+func (h *simHost) answer(a Answer) {
+	r := h.pending[a.Request]
+	if r == nil {
+		return
+	}
+	delete(h.pending, a.Request)
+	h.w.note("answer %d %v %v", a.Request, a.Addr, a.Err)
+	if late := h.w.now.Sub(r.deadline); late > time.Second && !h.bornOld {
+		h.w.stats.late++
+		h.w.fail(9, "host %d: %s answered %v after its deadline", h.i, r.kind, late)
+	}
+	if r.kind != "allocate" && r.kind != "claim" {
+		return
+	}
+	if r.kind == "allocate" {
+		h.w.stats.requests++
+		if r.calm {
+			h.w.stats.reachable++
+		}
+	}
+	if a.Err != nil {
+		if r.kind == "allocate" {
+			h.w.stats.failed++
+			var e *Error
+			if r.local && errors.As(a.Err, &e) && e.Cause != CauseDisk && e.Cause != CauseLeft && e.Cause != CauseClone {
+				h.w.fail(10, "host %d has a free address and answers: %v", h.i, a.Err)
+			}
+		}
+		return
+	}
+	if r.kind == "allocate" {
+		h.w.stats.granted++
+		if r.calm {
+			h.w.stats.reached++
+		}
+	}
+	addr := a.Addr.Addr()
+	if old := h.work[addr]; old != nil {
+		if old.id != r.id {
+			h.w.fail(1, "host %d: %v is given to %s, and %s has it", h.i, addr, r.id, old.id)
+		}
+		return
+	}
+	k := &workload{host: h, id: r.id, addr: addr}
+	h.work[addr] = k
+	h.publish()
+	h.w.begin(k)
+}
+
+func (h *simHost) stop(k *workload) {
+	delete(h.work, k.addr)
+	w := h.w
+	w.live[k.addr] = slices.DeleteFunc(w.live[k.addr], func(o *workload) bool { return o == k })
+}
