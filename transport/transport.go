@@ -44,6 +44,22 @@
 // whoever meets them. A datagram that starts with TypeRunt is padding of the sending
 // host's segmentation: it may be as short as one byte and is thrown away uncounted.
 //
+// # A train
+//
+// Datagrams of one length to one address, one behind the other in memory, are one Message:
+// for the kernel one send and one receive, for whoever seals and opens as many datagrams
+// as they are.
+//
+//	|<------------------------- Message.N ----------------->|
+//	+--------------+--------------+--------------+----------+
+//	| datagram     | datagram     | datagram     | datagram |   the last may be shorter
+//	+--------------+--------------+--------------+----------+
+//	|<- Segment -->|
+//	       |
+//	  Send: cut at MaxSegments and at MaxTrain bytes -- UDP_SEGMENT --> each datagram leaves by itself
+//	       |                                            refused --> the same datagrams, one by one
+//	  ReceiveFunc <-- UDP_GRO -- what the kernel gathered, or each datagram by itself
+//
 // # The pipeline
 //
 //	mesh/plane --[]Message--> Socket.Send ---sendmmsg--> kernel ==UDP==> kernel ---recvmmsg--> ReceiveFunc --[]Message--> mesh/plane
@@ -58,7 +74,8 @@
 // # What it promises, and what it leaves to the caller
 //
 // A send error is a result of one message (Message.Err): it never stops the rest of the
-// batch, closes a socket or ends a link. No datagram costs an allocation on LinuxBind.
+// batch, closes a socket or ends a link. A train that the kernel refuses loses nothing by
+// it, and keeps its place. No datagram costs an allocation on LinuxBind.
 // Buffers belong to the caller again as soon as a call returns. Sealing, replay
 // windows, rate limits on what strangers send, and the choice of a path belong to the
 // caller.

@@ -137,6 +137,7 @@ func testTrainLarge(t *testing.T, kit Kit) {
 			b.train(large, 3, 5),
 			b.train(300, 4, 0),
 			b.train(large, 2, 0),
+			b.train(large, 2*transport.MaxTrain/large+3, 5), // leaves as several trains, each refused
 			b.message([]byte("behind")),
 		}
 		a.send(t, msgs...)
