@@ -117,7 +117,8 @@ func (p *Paths) Answered(now time.Time, on Path, id uint64, hearsYou bool) {
 	q.tries, q.retry = 0, 0
 	if !q.up && (!q.failed || q.answers >= answersAgain) {
 		q.up, q.failed = true, false
-		q.soon = true // to tell the peer that it is heard
+		q.asked = q.asked[:0] // what was asked while the other end was not ready is no loss
+		q.soon = true         // to tell the peer that it is heard
 		q.idleAt = now.Add(p.idlePause(q))
 	}
 	q.told(now, hearsYou)

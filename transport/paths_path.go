@@ -58,12 +58,21 @@ func (p *path) answerTime() time.Duration {
 	return min(max(least, p.rtt+4*p.variance+10*time.Millisecond), answerTimeMax)
 }
 
-// sample takes one round trip into the smoothed figures (RFC 6298 section 2).
+// fewSamples is how many round trips are too few for a mean.
+const fewSamples = 8
+
+// sample takes one round trip into the smoothed figures (RFC 6298 section 2). The
+// first answers of a path may be late by what a host does while it starts: among
+// few, and against one less than half the mean, the shortest is believed, for an
+// idle path is sampled only every few seconds.
 func (p *path) sample(rtt time.Duration) {
 	rtt = max(rtt, time.Microsecond)
-	if p.samples == 0 {
+	switch {
+	case p.samples == 0:
 		p.rtt, p.variance, p.least = rtt, rtt/2, rtt
-	} else {
+	case p.samples < fewSamples && rtt < p.rtt, rtt < p.rtt/2:
+		p.rtt, p.variance, p.least = rtt, rtt/2, min(p.least, rtt)
+	default:
 		p.variance += ((p.rtt - rtt).Abs() - p.variance) / 4
 		p.rtt += (rtt - p.rtt) / 8
 		p.least = min(p.least, rtt)
