@@ -262,6 +262,49 @@ func (x *Exchange) Tick(now time.Time) {
 	x.begin(now)
 }
 
+// Next is when Tick has something to do at the latest, if nothing happens before;
+// zero: not at all. What is exhausted by count is noticed by the next Tick.
+func (x *Exchange) Next() time.Time {
+	var next time.Time
+	at := func(t time.Time) {
+		if next.IsZero() || t.Before(next) {
+			next = t
+		}
+	}
+	if x.previous != nil {
+		at(x.previous.born.Add(exchangeKeep))
+	}
+	if x.next != nil {
+		at(x.next.born.Add(exchangeKeep))
+	}
+	if x.current != nil {
+		at(x.current.born.Add(crypto.RejectAfter))
+	}
+	if x.pending != nil {
+		at(x.pendingFrom.Add(exchangePatience))
+		return next
+	}
+	if !x.wanted || x.uid == 0 {
+		return next
+	}
+	begin := x.wantedFrom
+	switch {
+	case x.current == nil || x.current.uid != x.uid:
+		if !x.first {
+			begin = begin.Add(exchangeDefer)
+		}
+	case x.first:
+		begin = x.current.born.Add(x.current.life)
+	default:
+		begin = x.current.born.Add(exchangeLateRekey)
+	}
+	if x.next != nil {
+		begin = later(begin, x.next.born.Add(exchangePatience))
+	}
+	at(later(begin, x.nextTry))
+	return next
+}
+
 // due reports whether it is for us, now, to begin.
 func (x *Exchange) due(now time.Time) bool {
 	if x.uid == 0 || x.next != nil && now.Sub(x.next.born) < exchangePatience {

@@ -185,6 +185,47 @@ func TestExchangeRenewal(t *testing.T) {
 	}
 }
 
+// TestExchangeNext: ends that are ticked only when Next says so keep a session for an
+// hour, and are not ticked often.
+func TestExchangeNext(t *testing.T) {
+	now := time.Unix(0, 0)
+	a, b := exchangePair(t, now)
+	end, ticks := now.Add(time.Hour), 0
+	made := make(map[uint32]bool)
+	for now.Before(end) {
+		if ticks++; ticks > 2000 {
+			t.Fatal("ticked more than 2000 times in an hour")
+		}
+		for _, pair := range [][2]*exchangeEnd{{a, b}, {b, a}} {
+			pair[0].Tick(now)
+		}
+		for deliver(t, now, a, b)+deliver(t, now, b, a) > 0 {
+		}
+		for _, pair := range [][2]*exchangeEnd{{a, b}, {b, a}} {
+			if pair[0].Sending() != nil {
+				talk(t, now, pair[0], pair[1])
+				made[pair[0].Sending().Local] = true
+			} else if ticks > 10 {
+				t.Fatalf("no session at %v", now.Sub(time.Unix(0, 0)))
+			}
+		}
+		at := a.Next()
+		if x := b.Next(); at.IsZero() || !x.IsZero() && x.Before(at) {
+			at = x
+		}
+		if at.IsZero() {
+			t.Fatal("nothing is ever due again")
+		}
+		if !at.After(now) {
+			at = now.Add(time.Millisecond)
+		}
+		now = at
+	}
+	if len(made) < 50 {
+		t.Errorf("%d sessions in an hour at both ends, want about 60", len(made))
+	}
+}
+
 func TestExchangeRefuses(t *testing.T) {
 	now := time.Unix(0, 0)
 	a, b := exchangePair(t, now)
