@@ -16,22 +16,21 @@ type hooks struct {
 type bug int
 
 const (
-	bugNone             bug = iota
-	bugSendBeforeSave       // messages and answers leave before their state is durable
-	bugForgetUsed           // a restart begins with an empty table of used addresses
-	bugTermByHundred        // a takeover adds 100 to the step instead of beginning a term
-	bugTieByFree            // equal records are settled by who is met first, as free counts did
-	bugGrantBeforeList      // grants before it is known what is attached
-	bugListShrinks          // a founder signs a list that is no superset of its last
-	bugNoRest               // an address is given again at once
-	bugForgetHeld           // a lent address is not noted
-	bugDonateUsed           // blocks with addresses in use are donated
-	bugReturnAny            // a return frees whatever stands there, however old it is
-	bugKeepAfterLoss        // a host goes on granting from blocks that were taken
-	bugNoDeadline           // a request that cannot be served waits for ever
-	bugHandOverNoNotes      // leave hands blocks over without what is held in them
-	bugNoWitnessPromise     // a witness signs for two takers
-	bugNoQuarantine         // state loss is not noticed
+	bugNone            bug = iota
+	bugSendBeforeSave      // messages and answers leave before their state is durable
+	bugForgetUsed          // a restart begins with an empty table of used addresses
+	bugTermByHundred       // a takeover adds 100 to the step instead of beginning a term
+	bugTieByFree           // equal records are settled by who is met first, as free counts did
+	bugGrantBeforeList     // grants before it is known what is attached
+	bugListShrinks         // a founder signs a list that is no superset of its last
+	bugNoRest              // an address is given again at once
+	bugForgetHeld          // a lent address is not noted
+	bugDonateUsed          // blocks with addresses in use are donated
+	bugReturnAny           // a return frees whatever stands there, however old it is
+	bugKeepAfterLoss       // a host goes on granting from blocks that were taken
+	bugNoDeadline          // a request that cannot be served waits for ever
+	bugHandOverNoNotes     // leave hands blocks over without what is held in them
+	bugNoQuarantine        // state loss is not noticed
 )
 
 func (m *Machine) planted(b bug) bool { return m.hooks != nil && m.hooks.bug == b }

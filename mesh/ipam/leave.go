@@ -323,9 +323,9 @@ func (m *Machine) takeNotes(b uint32, o *offer) {
 		if m.entries[k.addr] != nil {
 			continue
 		}
-		if k.holder.IsZero() {
+		if k.holder.IsZero() || k.holder == m.self { // given back, but the owner had not heard it
 			m.rest(k.addr)
-		} else if k.holder != m.self {
+		} else {
 			m.set(k.addr, &entry{kind: kindHeld, holder: k.holder, claim: k.claim, asked: m.now})
 		}
 	}

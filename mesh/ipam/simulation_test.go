@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"ripstop/crypto"
 )
 
 var (
@@ -47,6 +49,9 @@ func simulate(seed uint64, b bug) *world {
 	for _, h := range w.hosts {
 		w.after(w.between(0, 3*time.Second), h.up)
 	}
+	if w.chance(0.3) {
+		w.unsteady()
+	}
 	for round := range 2 + w.rng.IntN(2) {
 		w.busy, w.calm = true, round == 0 && w.chance(0.3)
 		if !w.calm {
@@ -64,6 +69,32 @@ func simulate(seed uint64, b bug) *world {
 	}
 	w.elapsed = w.now.Sub(simEpoch)
 	return w
+}
+
+// unsteady changes dial lists and cuts the network while the founders look for
+// each other.
+func (w *world) unsteady() {
+	for range 6 {
+		w.after(w.between(0, 8*time.Second), func() {
+			h := w.pickHost()
+			h.targets = nil
+			var names []crypto.Name
+			for i, o := range w.hosts {
+				if w.chance(0.5) {
+					h.targets, names = append(h.targets, i), append(names, o.name)
+				}
+			}
+			if h.m != nil {
+				h.m.Targets(w.now, names, nil)
+				h.pump()
+			}
+		})
+		w.after(w.between(0, 8*time.Second), func() {
+			a, b := w.rng.IntN(len(w.hosts)), w.rng.IntN(len(w.hosts))
+			w.cut[[2]int{a, b}], w.cut[[2]int{b, a}] = true, w.chance(0.7)
+			w.after(w.between(time.Second, 20*time.Second), func() { clear(w.cut) })
+		})
+	}
 }
 
 func (w *world) pickHost() *simHost { return w.hosts[w.rng.IntN(len(w.hosts))] }
@@ -93,6 +124,7 @@ func (w *world) operate(h *simHost) {
 			k := h.work[as[w.rng.IntN(len(as))]]
 			h.stop(k)
 			h.publish()
+			w.ended[k.addr] = w.now
 			h.m.Release(w.now, k.id, k.addr)
 		}
 	case x < 92: // claim an address that somebody names
@@ -108,7 +140,7 @@ func (w *world) operate(h *simHost) {
 		for range 6 {
 			w.allocate(h)
 		}
-	case x == 94 && w.chance(0.3):
+	case x == 94 && w.chance(0.6):
 		w.leave(h)
 	case x == 95:
 		w.remove(h, w.pickHost())
@@ -128,7 +160,7 @@ func (w *world) allocate(h *simHost) {
 	for _, o := range w.hosts {
 		free = free || o.m != nil && o.m.genesis != nil && freeHere(o.m, w.prefix)
 	}
-	q := &simRequest{kind: "allocate", id: r.ID, made: w.now, deadline: w.now.Add(defaultDeadline), local: local && !h.diskFull, calm: w.calm && free}
+	q := &simRequest{kind: "allocate", id: r.ID, sticky: r.Sticky, made: w.now, deadline: w.now.Add(defaultDeadline), local: local && !h.diskFull, calm: w.calm && free && h.m.leaving == nil && !h.m.left}
 	h.pending[id] = q
 }
 
@@ -272,8 +304,11 @@ func (w *world) oldDisk(h *simHost, old []byte) {
 	}
 	h.crash(false)
 	h.journal, h.older = old, nil
-	h.bornOld = true
+	h.bornOld, w.lost = true, true
 	clear(h.places)
+	for _, k := range h.work {
+		k.older = true
+	}
 	h.up()
 	h.bornOld = false
 }
@@ -319,5 +354,33 @@ func TestSameSeed(t *testing.T) {
 		if a.trace.Sum64() != b.trace.Sum64() || a.steps != b.steps {
 			t.Errorf("seed %d: traces %x and %x after %d and %d steps", seed, a.trace.Sum64(), b.trace.Sum64(), a.steps, b.steps)
 		}
+	}
+}
+
+// TestPlantedBugs: the simulator finds each wrong behaviour.
+func TestPlantedBugs(t *testing.T) {
+	names := map[bug]string{
+		bugSendBeforeSave: "send before save", bugForgetUsed: "restart with an empty used-table",
+		bugTermByHundred: "+100 in place of a term", bugTieByFree: "equal steps not settled by hash",
+		bugGrantBeforeList: "grant before the listing", bugListShrinks: "founder's list is no superset",
+		bugNoRest: "no rest", bugForgetHeld: "lent address not noted", bugDonateUsed: "donate blocks in use",
+		bugReturnAny: "late return frees a later holder's", bugKeepAfterLoss: "grant from a lost block",
+		bugNoDeadline: "no deadline", bugHandOverNoNotes: "hand-over without notes",
+		bugNoQuarantine: "state loss not noticed",
+	}
+	limit := uint64(1000)
+	if testing.Short() {
+		limit = 100
+	}
+	for b := bugNone + 1; b <= bugNoQuarantine; b++ {
+		t.Run(names[b], func(t *testing.T) {
+			for seed := uint64(1); seed <= limit; seed++ {
+				if w := simulate(seed, b); w.err != nil {
+					t.Logf("found by seed %d: %v", seed, w.err)
+					return
+				}
+			}
+			t.Errorf("not found within %d seeds", limit)
+		})
 	}
 }

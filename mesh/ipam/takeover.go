@@ -202,7 +202,7 @@ func (m *Machine) onWitness(from crypto.Name, r *reader) error {
 		return nil
 	}
 	p := m.promises[victim]
-	if p != nil && p.taker != from && m.now.Sub(p.at) < promiseFor && !m.planted(bugNoWitnessPromise) {
+	if p != nil && p.taker != from && m.now.Sub(p.at) < promiseFor {
 		no("has signed for " + p.taker.String())
 		return nil
 	}

@@ -41,6 +41,9 @@ type world struct {
 	busy            bool // faults and operations happen
 
 	resume  map[int]func()             // ends the pause of a host
+	maps    map[[32]byte][]crypto.Name // founders of each map there ever was
+	lost    bool                       // some host lost its state
+	ended   map[netip.Addr]time.Time   // last release of an address
 	ledger  map[[32]byte]bool          // records that exist
 	live    map[netip.Addr][]*workload // by address
 	tainted map[uint32]bool            // blocks in which an asserted or lost state may clash for a while
@@ -93,6 +96,8 @@ type workload struct {
 	id     string
 	addr   netip.Addr
 	fenced bool
+	origin [32]byte // the map by which it was given
+	older  bool     // its host's disk may be older than it
 }
 
 type simRequest struct {
@@ -101,6 +106,7 @@ type simRequest struct {
 	addr     netip.Addr
 	deadline time.Time
 	made     time.Time
+	sticky   bool
 	local    bool // there is a free address here: it must succeed
 	calm     bool
 }
@@ -188,8 +194,8 @@ func newWorld(seed uint64, b bug) *world {
 	return &world{
 		rng: rand.New(rand.NewPCG(seed, 0x51ed)), now: simEpoch, byName: make(map[crypto.Name][]*simHost), bug: b,
 		trace: fnv.New64a(), cut: make(map[[2]int]bool), ledger: make(map[[32]byte]bool), calm: true, busy: true,
-		resume: make(map[int]func()),
-		live:   make(map[netip.Addr][]*workload), tainted: make(map[uint32]bool),
+		resume: make(map[int]func()), maps: make(map[[32]byte][]crypto.Name), ended: make(map[netip.Addr]time.Time),
+		live: make(map[netip.Addr][]*workload), tainted: make(map[uint32]bool),
 	}
 }
 
@@ -593,7 +599,7 @@ func (h *simHost) answer(a Answer) {
 	}
 	delete(h.pending, a.Request)
 	h.w.note("answer %d %v %v", a.Request, a.Addr, a.Err)
-	if late := h.w.now.Sub(r.deadline); late > time.Second && !h.bornOld {
+	if late := h.w.now.Sub(r.deadline); late > 2*time.Second && !h.bornOld {
 		h.w.stats.late++
 		h.w.fail(9, "host %d: %s answered %v after its deadline", h.i, r.kind, late)
 	}
@@ -629,7 +635,16 @@ func (h *simHost) answer(a Answer) {
 		}
 		return
 	}
+	if t, ok := h.w.ended[addr]; ok && r.kind == "allocate" && !r.sticky && h.w.now.Sub(t) < 59*time.Second {
+		l, _ := newLayout(h.w.prefix)
+		if b, _ := l.block(addr); !h.w.tainted[b] && len(h.w.maps) < 2 {
+			h.w.fail(7, "host %d gives %v %v after its release", h.i, addr, h.w.now.Sub(t))
+		}
+	}
 	k := &workload{host: h, id: r.id, addr: addr}
+	if h.m != nil && h.m.genesis != nil {
+		k.origin = h.m.genesis.hash
+	}
 	h.work[addr] = k
 	h.publish()
 	h.w.begin(k)
