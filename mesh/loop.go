@@ -40,6 +40,7 @@ func (n *node) loop(ctx context.Context) error {
 		case <-n.wake:
 		case e := <-n.datagrams:
 			n.controlEvent(e)
+			n.moreEvents()
 		}
 		now := time.Now()
 		if now.Sub(housekept) >= housekeepEvery {
@@ -50,6 +51,18 @@ func (n *node) loop(ctx context.Context) error {
 		n.turn(now)
 		timer.Reset(n.pause(now))
 		n.mu.Unlock()
+	}
+}
+
+// moreEvents takes what else the plane has queued: trains come at once.
+func (n *node) moreEvents() {
+	for range cap(n.datagrams) {
+		select {
+		case e := <-n.datagrams:
+			n.controlEvent(e)
+		default:
+			return
+		}
 	}
 }
 
@@ -133,18 +146,34 @@ func (n *node) turnPeer(p *peer, now time.Time) {
 	before, _ := p.paths.Best()
 	p.paths.Tick(now)
 	if session := p.exchange.Sending(); session != nil {
-		for _, probe := range p.paths.Probes() {
-			body := transport.Probe{ID: probe.ID, HearsYou: probe.HearsYou, Path: probe.Path.Kind}.Append(nil)
-			n.plane.SendControl(p.Peer, session, probe.Path, p.carrier(), body)
-		}
+		n.ask(p, session, now)
 	}
-	if best, _ := p.paths.Best(); best != before {
+	if best, _ := p.paths.Best(); best != before || p.paths.Limit() != p.limit || p.paths.Train() != p.train {
+		p.limit, p.train = p.paths.Limit(), p.paths.Train()
 		n.dirty = true
 	}
 	if n.network.Policy() == crypto.CipherNone {
 		n.verify(p)
 	}
 	n.noteLink(p, now)
+}
+
+// ask sends what p's paths want to know of the other end, or it of us.
+func (n *node) ask(p *peer, session *crypto.Session, now time.Time) {
+	for _, probe := range p.paths.Probes() {
+		body := transport.Probe{ID: probe.ID, HearsYou: probe.HearsYou, Path: probe.Path.Kind}.Append(nil)
+		if !n.plane.SendControl(p.Peer, session, probe.Path, p.carrier(), body, probe.Pad) {
+			p.paths.TooBig(now, probe.Path, probe.Pad)
+		}
+	}
+	for _, train := range p.paths.Trains() {
+		if !n.plane.SendTrain(p.Peer, session, train) {
+			p.paths.TooBig(now, train.Path, train.Size)
+		}
+	}
+	for _, report := range p.paths.Reports() {
+		n.plane.SendControl(p.Peer, session, report.Path, p.carrier(), report.TrainReport.Append(nil), 0)
+	}
 }
 
 // verify notes at which addresses p answers probes.
@@ -319,11 +348,12 @@ type controlEvent struct {
 	path      transport.Path
 	body      []byte // nil: a sign of life from a strange address
 	handshake crypto.ShortName
+	tooBig    int // size of a datagram that this host refused to send on path
 }
 
 // Control queues an opened control datagram.
 func (e *planeEvents) Control(p *plane.Peer, s *crypto.Session, path transport.Path, body []byte) {
-	e.queue(controlEvent{peer: p, local: s.Local, path: path, body: append([]byte(nil), body...)})
+	e.queue(controlEvent{peer: p, local: s.Local, path: path, body: append([]byte(nil), transport.WithoutPadding(body)...)})
 }
 
 // Handshake queues a session message that was relayed.
@@ -334,6 +364,11 @@ func (e *planeEvents) Handshake(from crypto.ShortName, body []byte) {
 // Strange queues the news that a peer was heard from an unknown address.
 func (e *planeEvents) Strange(p *plane.Peer, remote netip.AddrPort) {
 	e.queue(controlEvent{peer: p, path: transport.DirectPath(remote)})
+}
+
+// TooBig queues the news that a path carries less than was thought.
+func (e *planeEvents) TooBig(remote netip.AddrPort, size int) {
+	e.queue(controlEvent{path: transport.DirectPath(remote), tooBig: size})
 }
 
 // Wake wakes the loop.

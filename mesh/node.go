@@ -38,25 +38,26 @@ const (
 // node is one running host.
 type node struct {
 	// Constant once it runs.
-	cfg        Config
-	log        *slog.Logger
-	started    time.Time
-	store      *store.Store
-	identity   *crypto.Identity
-	network    *crypto.Network
-	uid        crypto.UID
-	port       uint16
-	device     tun.Device
-	deviceName string
-	bridge     *tun.Bridge     // nil in routed mode
-	firewall   *firewall.Table // nil in routed mode
-	socket     transport.Socket
-	control    *transport.Control
-	plane      *plane.Plane
-	swtch      *route.Switch
-	stop       context.CancelCauseFunc
-	wake       chan struct{}     // of capacity 1: the loop has something to do
-	datagrams  chan controlEvent // from the plane; what does not fit is dropped, as a lost datagram is
+	cfg         Config
+	log         *slog.Logger
+	started     time.Time
+	store       *store.Store
+	identity    *crypto.Identity
+	network     *crypto.Network
+	uid         crypto.UID
+	port        uint16
+	device      tun.Device
+	deviceName  string
+	bridge      *tun.Bridge     // nil in routed mode
+	firewall    *firewall.Table // nil in routed mode
+	socket      transport.Socket
+	fragmenting bool // socket cannot set the don't-fragment bit
+	control     *transport.Control
+	plane       *plane.Plane
+	swtch       *route.Switch
+	stop        context.CancelCauseFunc
+	wake        chan struct{}     // of capacity 1: the loop has something to do
+	datagrams   chan controlEvent // from the plane; what does not fit is dropped, as a lost datagram is
 
 	overlay atomic.Pointer[overlaySpace]
 
@@ -240,6 +241,10 @@ func (n *node) openUnderlay() error {
 		return n.underlayError(err)
 	}
 	n.port = socket.Port()
+	if err := socket.SetDF(true); err != nil {
+		n.log.Info("datagrams may be fragmented on their way: sizes of paths are not measured", "error", err)
+		n.fragmenting = true
+	}
 	var listen []netip.AddrPort
 	for _, a := range n.cfg.Bind {
 		listen = append(listen, netip.AddrPortFrom(a, n.port))

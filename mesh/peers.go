@@ -37,6 +37,8 @@ type peer struct {
 	verified []netip.AddrPort // where p answers probes; kept in a network without a cipher only
 	gossip   []byte           // a message that conn has not taken yet
 
+	limit, train int // of the path in use, as the plane knows them
+
 	lastSent, lastHeard int64     // plane clock, as last seen
 	lastWord            time.Time // when we last made ourselves heard under an unconfirmed session
 }
@@ -136,7 +138,7 @@ func (n *node) setUID(p *peer, uid crypto.UID) {
 }
 
 func (n *node) newPaths() *transport.Paths {
-	return transport.NewPaths(transport.PathsConfig{Random: n.random})
+	return transport.NewPaths(transport.PathsConfig{Random: n.random, Fragmenting: n.fragmenting})
 }
 
 // connEvents are the control connections' callbacks.

@@ -22,6 +22,14 @@ func (n *node) controlEvent(e controlEvent) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now()
+	if e.tooBig > 0 {
+		for _, p := range n.peers {
+			if p.paths != nil {
+				p.paths.TooBig(now, e.path, e.tooBig)
+			}
+		}
+		return
+	}
 	if e.peer == nil {
 		if p := n.byShort[e.handshake]; p != nil {
 			n.exchangeMessage(p, now, e.body)
@@ -42,6 +50,14 @@ func (n *node) controlEvent(e controlEvent) {
 	switch transport.ControlKind(e.body[0]) {
 	case transport.ControlProbe:
 		n.probe(p, now, e)
+	case transport.ControlTrain:
+		if piece, err := transport.ParseTrainPiece(e.body); err == nil && p.paths != nil {
+			p.paths.TrainPiece(now, e.path, piece)
+		}
+	case transport.ControlTrainReport:
+		if report, err := transport.ParseTrainReport(e.body); err == nil && p.paths != nil {
+			p.paths.TrainReport(now, e.path, report)
+		}
 	case transport.ControlRequest:
 		n.request(p, now, e.body)
 	case transport.ControlReply:
@@ -75,7 +91,7 @@ func (n *node) probe(p *peer, now time.Time, e controlEvent) {
 		ID: probe.ID, Answer: true, HearsYou: p.paths.Hears(e.path),
 		Observed: e.path.Remote, Path: e.path.Kind,
 	}
-	n.plane.SendControl(p.Peer, session, e.path, p.carrier(), answer.Append(nil))
+	n.plane.SendControl(p.Peer, session, e.path, p.carrier(), answer.Append(nil), 0)
 }
 
 // request does what a peer asks for, and replies.
@@ -116,7 +132,7 @@ func (n *node) say(p *peer, kind uint8) {
 	}
 	if p.paths != nil {
 		if best, ok := p.paths.Best(); ok {
-			n.plane.SendControl(p.Peer, p.exchange.Sending(), best, p.carrier(), body)
+			n.plane.SendControl(p.Peer, p.exchange.Sending(), best, p.carrier(), body, 0)
 			return
 		}
 	}

@@ -197,9 +197,10 @@ func (n *node) statusLinks(now time.Time) []api.Link {
 			l.State = api.LinkDown
 		}
 		for _, path := range p.paths.Status() {
-			s := api.Path{Path: path.Kind.String(), Remote: remoteOf(path.Path), Up: path.Up, Best: path.Best, RTTMicro: path.RTT.Microseconds(), Loss: path.Loss}
+			s := api.Path{Path: path.Kind.String(), Remote: remoteOf(path.Path), Up: path.Up, Best: path.Best, RTTMicro: path.RTT.Microseconds(), Loss: path.Loss,
+				MTU: path.Limit, Train: path.Train}
 			if path.Best {
-				l.Path, l.Remote, l.RTTMicro, l.Loss = s.Path, s.Remote, s.RTTMicro, s.Loss
+				l.Path, l.Remote, l.RTTMicro, l.Loss, l.MTU, l.Train = s.Path, s.Remote, s.RTTMicro, s.Loss, s.MTU, s.Train
 			}
 			l.Paths = append(l.Paths, s)
 		}

@@ -3,6 +3,7 @@ package mesh
 import (
 	"errors"
 	"maps"
+	"math"
 	"net/netip"
 	"time"
 
@@ -28,7 +29,8 @@ func (n *node) publishLinks(now time.Time) {
 		}
 		rtt, loss := p.paths.Cost()
 		best, _ := p.paths.Best()
-		links = append(links, gossip.LinkInfo{Peer: p.Name, RTT: rtt, Loss: uint8(min(loss*100+0.5, 100)), Path: uint8(best.Kind)})
+		links = append(links, gossip.LinkInfo{Peer: p.Name, RTT: rtt, Loss: uint8(min(loss*100+0.5, 100)),
+			MTU: uint16(min(p.paths.Limit(), math.MaxUint16)), Path: uint8(best.Kind)})
 	}
 	if changed, due := n.damping.Update(now, links); due {
 		n.publish(now, gossip.KindLinks, "", gossip.LinksBody{Links: changed})
@@ -65,6 +67,7 @@ func (n *node) rebuild(now time.Time) {
 		Sessions: maps.Clone(n.receivers),
 	}
 	members := n.gossip.Members()
+	relayed := n.relayLimit()
 	for _, p := range n.peers {
 		reachable := n.table.Reachable(p.ID)
 		if reachable && len(members) <= wantAll {
@@ -72,10 +75,10 @@ func (n *node) rebuild(now time.Time) {
 		} else if !reachable && p.conn == nil {
 			p.exchange.Want(now, false)
 		}
-		o := &plane.Outlet{Peer: p.Peer, Session: p.exchange.Sending(), Train: 64}
+		o := &plane.Outlet{Peer: p.Peer, Session: p.exchange.Sending(), RelayLimit: relayed}
 		if p.paths != nil {
 			if best, ok := p.paths.Best(); ok {
-				o.Path = best
+				o.Path, o.Limit, o.Train = best, p.paths.Limit(), p.paths.Train()
 			}
 		}
 		if o.Path.Kind == transport.PathTCP {
@@ -98,6 +101,34 @@ func (n *node) highestID() route.PeerID {
 		highest = max(highest, p.ID)
 	}
 	return highest
+}
+
+// relayLimit is how many bytes a datagram may have, without its relay header, to pass
+// every link that is published by both its ends.
+func (n *node) relayLimit() int {
+	type edge struct{ from, to crypto.Name }
+	least := math.MaxUint16
+	limits := make(map[edge]int)
+	for r := range n.gossip.Records(gossip.KindLinks) {
+		body, err := gossip.ParseLinksBody(r.Body)
+		if err != nil {
+			continue
+		}
+		for _, l := range body.Links {
+			limit := int(l.MTU)
+			if limit == 0 {
+				limit = transport.BaseLimit
+			}
+			limits[edge{r.Origin, l.Peer}] = limit
+			if back, both := limits[edge{l.Peer, r.Origin}]; both {
+				least = min(least, limit, back)
+			}
+		}
+	}
+	if least == math.MaxUint16 {
+		return 0 // no link is known
+	}
+	return least - transport.RelayLen
 }
 
 // publishedLinks are all hosts' published links, as the graph takes them.

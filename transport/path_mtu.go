@@ -157,14 +157,16 @@ func (q *path) under(size int) int {
 	return rungs[max(i-1, 0)]
 }
 
-// mayProbeSize reports whether q's sizes are to be measured at all.
-func (q *path) mayProbeSize() bool { return q.up && q.Kind == PathDirect }
+// sized reports whether q's sizes are to be measured at all.
+func (p *Paths) sized(q *path) bool {
+	return q.up && q.Kind == PathDirect && !p.cfg.Fragmenting
+}
 
 // sizeAt is when tickSize is due; false: not before something happens.
 func (p *Paths) sizeAt(q *path) (time.Time, bool) {
 	s := &q.size
 	switch {
-	case !q.mayProbeSize():
+	case !p.sized(q):
 		return time.Time{}, false
 	case s.searching:
 		return s.roundEnds, true
@@ -185,7 +187,7 @@ func (p *Paths) searchAt(q *path) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	for _, o := range p.paths {
-		if o != q && (o.size.searching || o == p.best && o.mayProbeSize() && !o.size.known) {
+		if o != q && (o.size.searching || o == p.best && p.sized(o) && !o.size.known) {
 			return time.Time{}, false
 		}
 	}

@@ -78,6 +78,7 @@ type PathsConfig struct {
 	ProbeIdle   time.Duration // mean pause between probes of an idle link; 0: 5 s
 	Lost        int           // unanswered probes in a row that end a path; 0: 4
 	TCPPenalty  time.Duration // added to the round trip of the TCP path by Cost; 0: 25 ms
+	Fragmenting bool          // datagrams may be cut on their way (Socket.SetDF is off): sizes and trains are not measured
 }
 
 // Paths knows the ways to one peer: which of them work both ways, how good they are,

@@ -274,16 +274,25 @@ func (e *End) SetCarrier(up bool) error {
 // SetMTU changes the MTU of every end; between more than two hosts it may only be lowered.
 func (k *Link) SetMTU(mtu int) error {
 	for _, e := range k.ends {
-		err := e.host.Do(func() error {
-			dev, err := netlink.LinkByName(e.name)
-			if err != nil {
-				return err
-			}
-			return netlink.LinkSetMTU(dev, mtu)
-		})
-		if err != nil {
-			return fmt.Errorf("lab: %s: %s: set MTU %d: %w", e.host.name, e.name, mtu, err)
+		if err := e.SetMTU(mtu); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// SetMTU changes the MTU of one end: what the others send to it and is longer is lost
+// without a word, as further down a path.
+func (e *End) SetMTU(mtu int) error {
+	err := e.host.Do(func() error {
+		dev, err := netlink.LinkByName(e.name)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetMTU(dev, mtu)
+	})
+	if err != nil {
+		return fmt.Errorf("lab: %s: %s: set MTU %d: %w", e.host.name, e.name, mtu, err)
 	}
 	return nil
 }

@@ -91,7 +91,8 @@ type Link struct {
 	Remote   string    `json:"remote,omitempty"` // address and port of the path
 	RTTMicro int64     `json:"rtt_us"`           // smoothed; 0 = not measured
 	Loss     float64   `json:"loss"`             // 0 to 1, of probes
-	MTU      int       `json:"mtu,omitempty"`    // bytes of datagram known to pass; 0 = not measured
+	MTU      int       `json:"mtu,omitempty"`    // bytes of UDP payload that fit into one packet of the path
+	Train    int       `json:"train,omitempty"`  // datagrams that may leave by one call to the kernel
 	Dialled  bool      `json:"dialled"`          // this end opened the connection
 	Since    time.Time `json:"since"`
 	Paths    []Path    `json:"paths,omitempty"`
@@ -105,6 +106,8 @@ type Path struct {
 	Best     bool    `json:"best"`
 	RTTMicro int64   `json:"rtt_us"`
 	Loss     float64 `json:"loss"`
+	MTU      int     `json:"mtu,omitempty"`   // as of a Link
+	Train    int     `json:"train,omitempty"` // as of a Link
 }
 
 // The states of a Target.

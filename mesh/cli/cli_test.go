@@ -95,7 +95,7 @@ func sample() api.Status {
 		},
 		Links: []api.Link{
 			{Peer: "02:00:00:00:00:0c", Nickname: "c", State: api.LinkUp, Path: "tcp", Remote: "198.18.2.2:6783", RTTMicro: 12345},
-			{Peer: "02:00:00:00:00:0a", Nickname: "a", State: api.LinkUp, Path: "udp", Remote: "198.18.1.1:6783", RTTMicro: 431, Loss: 0.25, Dialled: true},
+			{Peer: "02:00:00:00:00:0a", Nickname: "a", State: api.LinkUp, Path: "udp", Remote: "198.18.1.1:6783", RTTMicro: 431, Loss: 0.25, MTU: 1472, Train: 64, Dialled: true},
 		},
 		Targets: []api.Target{
 			{Target: "vm1", State: api.TargetUp, Peer: "02:00:00:00:00:0a"},
@@ -135,9 +135,9 @@ d       02:00:00:00:00:0d  reachable  2     c    relay  aes-256-gcm  -
 e       02:00:00:00:00:0e  gone       -     -    -      -            -
 `},
 		{"links", `
-LINK WITH  STATE  PATH  REMOTE           RTT      LOSS  OPENED BY
-a          up     udp   198.18.1.1:6783  0.43 ms  25 %  us
-c          up     tcp   198.18.2.2:6783  12 ms    0 %   them
+LINK WITH  STATE  PATH  REMOTE           RTT      LOSS  MTU   TRAIN  OPENED BY
+a          up     udp   198.18.1.1:6783  0.43 ms  25 %  1472  64     us
+c          up     tcp   198.18.2.2:6783  12 ms    0 %   -     -      them
 
 TO DIAL  STATE  IS
 vm1      up     a

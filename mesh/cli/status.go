@@ -323,7 +323,7 @@ func (v view) peers() table {
 }
 
 func (v view) links() table {
-	t := table{head: []string{"LINK WITH", "STATE", "PATH", "REMOTE", "RTT", "LOSS", "MTU", "OPENED BY", "FOR"}, none: "no links"}
+	t := table{head: []string{"LINK WITH", "STATE", "PATH", "REMOTE", "RTT", "LOSS", "MTU", "TRAIN", "OPENED BY", "FOR"}, none: "no links"}
 	links := slices.SortedStableFunc(slices.Values(v.s.Links), func(a, b api.Link) int { return strings.Compare(a.Nickname, b.Nickname) })
 	for _, l := range links {
 		opened := "them"
@@ -331,7 +331,7 @@ func (v view) links() table {
 			opened = "us"
 		}
 		t.add(nickOr(l.Nickname, v.host(l.Peer)), l.State, l.Path, l.Remote, micros(l.RTTMicro),
-			fmt.Sprintf("%.0f %%", 100*l.Loss), number(l.MTU), opened, v.since(l.Since))
+			fmt.Sprintf("%.0f %%", 100*l.Loss), number(l.MTU), number(l.Train), opened, v.since(l.Since))
 	}
 	return t
 }

@@ -10,9 +10,8 @@ import (
 const (
 	// plainLimit is how large a datagram may be, without its relay header, on a path
 	// of which nothing better is known: what fits, relay header in front, into one
-	// packet of an IPv6 underlay of MTU 1500 (1500 - 48 IPv6 and UDP - 48 relay
-	// header, rounded down).
-	plainLimit = 1402
+	// packet of every underlay.
+	plainLimit = transport.BaseLimit - transport.RelayLen
 	// overhead is what a datagram with one record has beside the frame.
 	overhead = transport.HeaderLen + transport.RecordLen + transport.TagLen
 	// arenaSize is how many bytes of datagrams are built before they are sent: a few
@@ -206,10 +205,14 @@ func (s *Snapshot) hop(to *Outlet, flow uint16) *Outlet {
 
 // limit is how large a datagram to to by way of hop should be, without relay header.
 func limit(to, hop *Outlet) int {
-	if hop == to && hop.Limit > 0 {
-		return hop.Limit
+	known := hop.Limit
+	if hop != to {
+		known = min(to.RelayLimit, hop.Limit-transport.RelayLen)
 	}
-	return plainLimit
+	if known <= 0 {
+		return plainLimit
+	}
+	return known
 }
 
 // unfinished takes a frame whose checksum, or whose cutting, the kernel left to us.

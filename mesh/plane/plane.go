@@ -75,6 +75,9 @@ type Events interface {
 	// Strange says that an authenticated datagram of peer came from an address
 	// that is not its path's.
 	Strange(peer *Peer, remote netip.AddrPort)
+	// TooBig says that this host refused to send a datagram of size bytes to remote in
+	// one packet. Not every one is told.
+	TooBig(remote netip.AddrPort, size int)
 	// Wake says that a peer's flags changed: a session was confirmed or is wanted.
 	Wake()
 }
@@ -89,6 +92,7 @@ type Plane struct {
 	capabilities tun.Capabilities
 	workers      sync.Pool // *inbound, for datagrams that come over TCP
 	closed       atomic.Bool
+	toldTooBig   atomic.Int64 // plane clock plus 1: last Events.TooBig; 0: never
 
 	control struct {
 		sync.Mutex // guards msgs and the buffer behind it

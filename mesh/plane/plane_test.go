@@ -43,6 +43,7 @@ type recorder struct {
 	controls   []string
 	handshakes []string
 	strange    []netip.AddrPort
+	tooBig     []string
 	wakes      int
 }
 
@@ -50,6 +51,12 @@ func (r *recorder) Control(p *Peer, s *crypto.Session, path transport.Path, body
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.controls = append(r.controls, fmt.Sprintf("%s %s", path, body))
+}
+
+func (r *recorder) TooBig(remote netip.AddrPort, size int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tooBig = append(r.tooBig, fmt.Sprintf("%s %d", remote, size))
 }
 
 func (r *recorder) Handshake(from crypto.ShortName, body []byte) {
@@ -86,7 +93,7 @@ func newLab(t testing.TB, n int, policy crypto.CipherPolicy) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, network: network, net: transporttest.NewNetwork(transporttest.Config{Seed: 1})}
+	l := &lab{t: t, network: network, net: transporttest.NewNetwork(transporttest.Config{Seed: 1, MTU: 1500})}
 	for i := range n {
 		l.hosts = append(l.hosts, l.host(i))
 	}
@@ -157,7 +164,7 @@ func (l *lab) session(a, b *host, direct bool) {
 func (h *host) learn(o *host, s *crypto.Session, direct bool) {
 	p := NewPeer(route.PeerID(len(h.peers)+1), o.id.Name())
 	h.peers[p.Name] = p
-	h.outlets[p.ID] = &Outlet{Peer: p, Session: s}
+	h.outlets[p.ID] = &Outlet{Peer: p, Session: s, Limit: 1472, RelayLimit: 1472 - transport.RelayLen}
 	if direct {
 		h.outlets[p.ID].Path = transport.DirectPath(o.addr)
 		h.outlets[p.ID].Verified = []netip.AddrPort{o.addr}

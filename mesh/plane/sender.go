@@ -1,6 +1,9 @@
 package plane
 
 import (
+	"net/netip"
+	"syscall"
+
 	"ripstop/crypto"
 	"ripstop/transport"
 )
@@ -16,6 +19,8 @@ type sender struct {
 	// own marks what the node sends by itself: it is no traffic that a link would
 	// have to be watched closely for.
 	own bool
+	// refused is set when a datagram was longer than this host sends on its path.
+	refused bool
 }
 
 // send queues b for the outlet's direct path.
@@ -95,24 +100,86 @@ func (s *sender) flush() {
 	}
 	sent := s.p.cfg.Socket.Send(s.msgs)
 	s.p.counters.add(datagramsOut, sent)
-	s.p.counters.add(dropSend, len(s.msgs)-sent)
+	if failed := len(s.msgs) - sent; failed > 0 {
+		s.p.counters.add(dropSend, failed-s.noteRefused())
+	}
 	clear(s.msgs)
 	s.msgs = s.msgs[:0]
 }
 
+// noteRefused tells the node of datagrams that were too long for their path. It returns
+// how many were the node's own, which tries sizes out and loses nothing by it.
+func (s *sender) noteRefused() (own int) {
+	for i := range s.msgs {
+		m := &s.msgs[i]
+		if m.Err != syscall.EMSGSIZE {
+			continue
+		}
+		s.refused = true
+		if s.own {
+			own++
+			continue
+		}
+		size := m.N
+		if m.Segment > 0 {
+			size = min(size, m.Segment)
+		}
+		s.p.tooBig(m.Remote, size)
+	}
+	return own
+}
+
+// tooBigEvery is how often, in nanoseconds, the node is told that datagrams are too long.
+const tooBigEvery = 5e6
+
+func (p *Plane) tooBig(remote netip.AddrPort, size int) {
+	now, told := p.Now()+1, p.toldTooBig.Load()
+	if (told == 0 || now-told > tooBigEvery) && p.toldTooBig.CompareAndSwap(told, now) {
+		p.cfg.Events.TooBig(remote, size)
+	}
+}
+
 // SendControl seals body under session's control keys and sends it on one direct
-// path: probes and their answers. carrier is needed for a path over TCP.
-func (p *Plane) SendControl(peer *Peer, session *crypto.Session, path transport.Path, carrier Carrier, body []byte) {
+// path: probes and their answers. carrier is needed for a path over TCP. The datagram is
+// padded to size bytes, if it would be shorter. It reports whether this host sends
+// datagrams of that size on the path.
+func (p *Plane) SendControl(peer *Peer, session *crypto.Session, path transport.Path, carrier Carrier, body []byte, size int) bool {
 	p.control.Lock()
 	defer p.control.Unlock()
-	b, ok := p.sealControl(session, body)
+	b, ok := p.sealControl(session, body, 0, size)
 	if !ok {
-		return
+		return true
 	}
 	s := sender{p: p, msgs: p.control.msgs[:0], own: true}
 	to := Outlet{Peer: peer, Session: session, Path: path, Carrier: carrier}
 	s.send(&to, b, p.Now())
 	s.flush()
+	return !s.refused
+}
+
+// SendTrain sends a numbered train under session by one call to the socket. It reports
+// whether this host sends datagrams of that size on the path.
+func (p *Plane) SendTrain(peer *Peer, session *crypto.Session, train transport.TrainOut) bool {
+	p.control.Lock()
+	defer p.control.Unlock()
+	s := sender{p: p, msgs: p.control.msgs[:0], own: true}
+	to := Outlet{Peer: peer, Session: session, Path: train.Path, Train: train.Count}
+	var body [transport.TrainPieceLen]byte
+	for place, at := 0, 0; place < train.Count; place++ {
+		size := train.Size
+		if place == train.Count-1 {
+			size = train.Last
+		}
+		piece := transport.TrainPiece{ID: train.ID, Place: uint8(place), Count: uint8(train.Count)}
+		b, ok := p.sealControl(session, piece.Append(body[:0]), at, size)
+		if !ok {
+			break
+		}
+		s.send(&to, b, p.Now())
+		at += len(b)
+	}
+	s.flush()
+	return !s.refused
 }
 
 // SendRequest seals body under the control keys of the session with the peer
@@ -125,7 +192,7 @@ func (p *Plane) SendRequest(name crypto.Name, body []byte) bool {
 	}
 	p.control.Lock()
 	defer p.control.Unlock()
-	b, ok := p.sealControl(to.Session, body)
+	b, ok := p.sealControl(to.Session, body, 0, 0)
 	return ok && p.routeControl(to, b)
 }
 
@@ -144,13 +211,15 @@ func (p *Plane) SendHandshake(name crypto.Name, body []byte) bool {
 	return p.routeControl(to, b[:transport.HeaderLen+n])
 }
 
-// maxControl bounds what the node may send itself: it must pass every underlay.
-const maxControl = 1200
+// maxControl bounds what the node may send itself: it must pass every underlay, behind a
+// relay header, too.
+const maxControl = transport.BaseLimit - transport.RelayLen - transport.HeaderLen - transport.TagLen
 
-// sealControl makes a control datagram in the control buffer, behind room for a
-// relay header. p.control must be held.
-func (p *Plane) sealControl(session *crypto.Session, body []byte) ([]byte, bool) {
-	if len(body) > maxControl {
+// sealControl makes a control datagram in the control buffer, at bytes behind the room
+// for a relay header, and pads it to size bytes. p.control must be held.
+func (p *Plane) sealControl(session *crypto.Session, body []byte, at, size int) ([]byte, bool) {
+	at += transport.RelayLen
+	if len(body) > maxControl || at+size > len(p.control.buf) {
 		return nil, false
 	}
 	counter, err := session.Control.Next()
@@ -158,10 +227,14 @@ func (p *Plane) sealControl(session *crypto.Session, body []byte) ([]byte, bool)
 		p.counters.add(dropExhausted, 1)
 		return nil, false
 	}
-	b := p.control.buf[transport.RelayLen:]
+	b := p.control.buf[at:]
 	header := b[:transport.HeaderLen]
 	transport.Header{Type: transport.TypeControl, Index: session.Remote, Counter: counter}.Put(header)
 	n := copy(b[transport.HeaderLen:], body)
+	if padded := size - transport.HeaderLen - transport.TagLen; n < padded {
+		clear(b[transport.HeaderLen+n : transport.HeaderLen+padded])
+		n = padded
+	}
 	sealed := session.Control.Seal(counter, header, b[transport.HeaderLen:transport.HeaderLen+n])
 	return b[:transport.HeaderLen+len(sealed)], true
 }

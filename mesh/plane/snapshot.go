@@ -36,6 +36,9 @@ type Outlet struct {
 	// Limit is how many bytes of UDP payload the path carries in one packet, as far as
 	// is known; 0: nothing better than every path's.
 	Limit int
+	// RelayLimit is how many bytes a datagram that goes to the peer over relays may
+	// have, without the relay header; 0 as above.
+	RelayLimit int
 	// Train is how many datagrams may leave for the path in one call (UDP_SEGMENT);
 	// 0 and 1: each by itself.
 	Train int

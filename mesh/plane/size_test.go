@@ -1,0 +1,134 @@
+package plane
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"ripstop/crypto"
+	"ripstop/transport"
+)
+
+// seen takes the bodies of control datagrams that a host has got.
+func (h *host) seen() []string {
+	synctest.Wait()
+	h.events.mu.Lock()
+	defer h.events.mu.Unlock()
+	var bodies []string
+	for _, c := range h.events.controls {
+		_, body, _ := strings.Cut(c, ":6783 ")
+		bodies = append(bodies, body)
+	}
+	h.events.controls = nil
+	return bodies
+}
+
+// Probes of sizes are as long as they should be, and what this host does not send is told.
+func TestSizes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 2, crypto.CipherAuto)
+		a, b := l.hosts[0], l.hosts[1]
+		l.session(a, b, true)
+		l.publish()
+		if err := a.socket.SetDF(true); err != nil {
+			t.Fatal(err)
+		}
+		to := a.outlets[1]
+		l.run(func() {
+			for _, size := range []int{0, 20, 64, 1232, 1472} {
+				if !a.SendControl(to.Peer, to.Session, to.Path, nil, []byte("probe"), size) {
+					t.Fatalf("%d bytes are not sent", size)
+				}
+				bodies := b.seen()
+				if len(bodies) != 1 || len(bodies[0]) != max(size-32, 5) || strings.TrimRight(bodies[0], "\x00") != "probe" {
+					t.Fatalf("padded to %d bytes: %q", size, bodies)
+				}
+			}
+			if a.SendControl(to.Peer, to.Session, to.Path, nil, []byte("probe"), 1473) {
+				t.Error("a datagram longer than the interface's MTU is said to have left")
+			}
+			if n := a.Counters().All()["drop_send_error"]; n != 0 {
+				t.Errorf("%d sizes that were tried count as drops", n)
+			}
+			if a.SendControl(to.Peer, to.Session, to.Path, nil, make([]byte, maxControl+1), 0); len(b.seen()) != 0 {
+				t.Error("a body longer than allowed was sent")
+			}
+		})
+	})
+}
+
+func TestNumberedTrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 2, crypto.CipherAuto)
+		a, b := l.hosts[0], l.hosts[1]
+		l.session(a, b, true)
+		l.publish()
+		a.socket.SetDF(true)
+		to := a.outlets[1]
+		l.run(func() {
+			for _, c := range []struct{ count, size, last int }{{1, 1472, 1472}, {8, 1472, 1472}, {8, 1472, 736}, {64, 1015, 1015}, {64, 1015, 44}} {
+				train := transport.TrainOut{ID: 7, Path: to.Path, Count: c.count, Size: c.size, Last: c.last}
+				if !a.SendTrain(to.Peer, to.Session, train) {
+					t.Fatalf("%+v is not sent", c)
+				}
+				bodies := b.seen()
+				if len(bodies) != c.count {
+					t.Fatalf("%+v: %d datagrams came", c, len(bodies))
+				}
+				for i, body := range bodies {
+					want := c.size
+					if i == c.count-1 {
+						want = c.last
+					}
+					piece, err := transport.ParseTrainPiece([]byte(body))
+					if err != nil || piece != (transport.TrainPiece{ID: 7, Place: uint8(i), Count: uint8(c.count)}) || len(body) != want-32 {
+						t.Fatalf("%+v: number %d is %+v of %d bytes, %v", c, i, piece, len(body), err)
+					}
+				}
+			}
+			if a.SendTrain(to.Peer, to.Session, transport.TrainOut{Path: to.Path, Count: 8, Size: 1473, Last: 1473}) {
+				t.Error("a train longer than the interface's MTU is said to have left")
+			}
+		})
+	})
+}
+
+// A frame that this host does not send is told with its size.
+func TestTooBig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 2, crypto.CipherAuto)
+		a, b := l.hosts[0], l.hosts[1]
+		l.session(a, b, true)
+		a.outlets[1].Limit = 4000
+		l.publish()
+		a.socket.SetDF(true)
+		l.run(func() {
+			a.device.Inject(frame(a, b, 1, 2000))
+			synctest.Wait()
+			a.events.mu.Lock()
+			defer a.events.mu.Unlock()
+			if want := fmt.Sprintf("%s %d", b.addr, 2000+overhead); len(a.events.tooBig) != 1 || a.events.tooBig[0] != want {
+				t.Errorf("told %q, want %q", a.events.tooBig, want)
+			}
+		})
+	})
+}
+
+func TestLimit(t *testing.T) {
+	to, hop := &Outlet{Limit: 1472, RelayLimit: 1424}, &Outlet{Limit: 8972}
+	for _, c := range []struct {
+		to, hop *Outlet
+		want    int
+	}{
+		{to, to, 1472}, {to, hop, 1424}, {to, &Outlet{Limit: 1252}, 1204}, {to, &Outlet{}, plainLimit},
+		{&Outlet{}, hop, plainLimit}, {hop, hop, 8972},
+	} {
+		if got := limit(c.to, c.hop); got != c.want {
+			t.Errorf("%+v by way of %+v: %d, want %d", c.to, c.hop, got, c.want)
+		}
+	}
+	if got := limit(&Outlet{}, &Outlet{}); got != plainLimit {
+		t.Errorf("unknown: %d", got)
+	}
+}
