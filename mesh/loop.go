@@ -70,6 +70,11 @@ func (n *node) moreEvents() {
 // while a link is in use no longer than until its traffic must be seen.
 func (n *node) pause(now time.Time) time.Duration {
 	next := now.Add(restEvery)
+	sooner := func(due time.Time) {
+		if !due.IsZero() && due.Before(next) {
+			next = due
+		}
+	}
 	for _, p := range n.peers {
 		if n.plane.Now()-p.Sent() < 2*plane.Idle {
 			next = now.Add(watchEvery)
@@ -77,12 +82,13 @@ func (n *node) pause(now time.Time) time.Duration {
 		}
 	}
 	for _, p := range n.peers {
+		sooner(p.exchange.Next())
 		if p.paths != nil {
-			if due := p.paths.Next(); !due.IsZero() && due.Before(next) {
-				next = due
-			}
+			sooner(p.paths.Next())
 		}
 	}
+	sooner(n.gossip.Next())
+	sooner(n.damping.Next())
 	return max(next.Sub(now), time.Millisecond)
 }
 
@@ -378,5 +384,6 @@ func (e *planeEvents) queue(c controlEvent) {
 	select {
 	case e.datagrams <- c:
 	default: // as if it had been lost on the way; probes come again
+		e.plane.Counters().CountEvent()
 	}
 }

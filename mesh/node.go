@@ -59,7 +59,8 @@ type node struct {
 	wake        chan struct{}     // of capacity 1: the loop has something to do
 	datagrams   chan controlEvent // from the plane; what does not fit is dropped, as a lost datagram is
 
-	overlay atomic.Pointer[overlaySpace]
+	overlay  atomic.Pointer[overlaySpace]
+	carriers sync.Map // crypto.Name to *plane.Peer: whom datagrams over TCP come from, looked up for each
 
 	mu sync.Mutex // guards everything below
 	nodeState

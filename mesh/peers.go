@@ -104,6 +104,7 @@ func (n *node) forgetPeers(now time.Time) {
 		}
 		delete(n.peers, name)
 		delete(n.byShort, name.Short())
+		n.carriers.Delete(name)
 		n.swtch.Learned().Forget(p.ID) // the number will be another's
 		n.dirty = true
 	}
@@ -161,6 +162,7 @@ func (e *connEvents) ConnUp(c *transport.Conn) {
 	p.paths.SetTCP(now, true)
 	p.exchange.Want(now, true)
 	n.setCandidates(p, now)
+	n.carriers.Store(p.Name, p.Peer)
 	n.gossip.NeighbourUp(now, p.Name, p.keys)
 	if len(n.observed) < maxObserved && hello.Observed.IsValid() && !n.inOverlay(hello.Observed.Addr()) && !c.Dialled() {
 		n.observed[hello.Observed] = struct{}{}
@@ -173,11 +175,8 @@ func (e *connEvents) ConnUp(c *transport.Conn) {
 func (e *connEvents) ConnMessage(c *transport.Conn, kind transport.MessageKind, body []byte) {
 	n := (*node)(e)
 	if kind == transport.MessageDatagram {
-		n.mu.Lock()
-		p := n.peers[c.Name()]
-		n.mu.Unlock()
-		if p != nil {
-			n.plane.Datagram(p.Peer, body)
+		if p, ok := n.carriers.Load(c.Name()); ok {
+			n.plane.Datagram(p.(*plane.Peer), body)
 		}
 		return
 	}
@@ -195,6 +194,10 @@ func (e *connEvents) ConnMessage(c *transport.Conn, kind transport.MessageKind, 
 			n.log.Debug("gossip refused", "peer", p.Name, "error", err)
 		}
 	case transport.MessageSession:
+		if !p.AllowRequest(n.plane.Now()) {
+			n.plane.Counters().CountRequest()
+			return
+		}
 		n.exchangeMessage(p, now, body)
 	}
 }

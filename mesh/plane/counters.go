@@ -38,6 +38,8 @@ const (
 	dropRelayTag
 	dropRelayLoop
 	dropHopLimit
+	dropRequests
+	dropEvents
 	counts
 )
 
@@ -68,6 +70,8 @@ var names = [counts]string{
 	dropRelayTag:     "drop_relay_forged",
 	dropRelayLoop:    "drop_relay_loop",
 	dropHopLimit:     "drop_relay_hop_limit",
+	dropRequests:     "drop_session_requests",
+	dropEvents:       "drop_control_queue_full",
 }
 
 // Counters count since the plane was made.
@@ -77,6 +81,12 @@ type Counters struct {
 }
 
 func (c *Counters) add(k Count, n int) { c.plane[k].Add(uint64(n)) }
+
+// CountEvent counts something the plane told that its owner had no room for.
+func (c *Counters) CountEvent() { c.add(dropEvents, 1) }
+
+// CountRequest counts a session message that came sooner than it may.
+func (c *Counters) CountRequest() { c.add(dropRequests, 1) }
 
 func (c *Counters) drop(d route.Drop) { c.routed[d].Add(1) }
 

@@ -354,6 +354,10 @@ func (in *inbound) relay(b []byte, from arrival) {
 		in.p.counters.add(dropRelayLoop, 1)
 	case h.Destination == self:
 		if transport.Type(inner[0]) == transport.TypeHandshake {
+			if !r.Peer.AllowRequest(in.now) {
+				in.p.counters.add(dropRequests, 1)
+				return
+			}
 			in.p.cfg.Events.Handshake(h.Source, inner[transport.HeaderLen:])
 			return
 		}

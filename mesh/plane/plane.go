@@ -90,7 +90,6 @@ type Plane struct {
 	counters     Counters
 	queues       []tun.Queue
 	capabilities tun.Capabilities
-	workers      sync.Pool // *inbound, for datagrams that come over TCP
 	closed       atomic.Bool
 	toldTooBig   atomic.Int64 // plane clock plus 1: last Events.TooBig; 0: never
 
@@ -105,7 +104,6 @@ type Plane struct {
 func New(cfg Config) *Plane {
 	p := &Plane{cfg: cfg, start: time.Now(), queues: cfg.Device.Queues(), capabilities: cfg.Device.Capabilities()}
 	p.snapshot.Store(&Snapshot{})
-	p.workers.New = func() any { return p.newInbound(0) }
 	p.control.buf = make([]byte, tun.BufferSize)
 	return p
 }
@@ -174,13 +172,16 @@ func (p *Plane) runInbound(receive transport.ReceiveFunc) error {
 	}
 }
 
-// Datagram takes one datagram that came over peer's TCP connection. It opens b in place.
+// Datagram takes one datagram that came over peer's TCP connection. It opens b in
+// place. Calls for one peer must not overlap.
 func (p *Plane) Datagram(peer *Peer, b []byte) {
-	in := p.workers.Get().(*inbound)
+	if peer.stream == nil {
+		peer.stream = p.newInbound(0)
+	}
+	in := peer.stream
 	in.begin()
 	in.handle(b, arrival{carrier: peer})
 	in.finish()
-	p.workers.Put(in)
 }
 
 // Inject writes frames to the device on behalf of the node: announcements of

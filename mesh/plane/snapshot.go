@@ -81,6 +81,11 @@ type Peer struct {
 	strange atomic.Int64 // plane clock: last Events.Strange
 	wanted  atomic.Bool  // a frame found no session
 
+	window   atomic.Int64 // plane clock: when the second began in which requests were counted
+	requests atomic.Int64 // session messages in that second
+
+	stream *inbound // of the peer's TCP connection, whose datagrams come one at a time
+
 	FramesOut, BytesOut atomic.Uint64 // frames sealed for it, their bytes
 	FramesIn, BytesIn   atomic.Uint64 // frames opened from it, their bytes
 	Relayed             atomic.Uint64 // datagrams relayed that it handed to this host
@@ -98,6 +103,19 @@ func (p *Peer) Heard() int64 { return p.heard.Load() }
 // Sent is when the last datagram was sent on the direct path, by the plane's
 // clock; 0: never.
 func (p *Peer) Sent() int64 { return p.sent.Load() }
+
+// maxRequests is how many session messages one neighbour may hand over in a second:
+// each costs the node two Diffie-Hellman operations.
+const maxRequests = 20
+
+// AllowRequest reports whether a session message that came by way of p may be looked
+// at now, by the plane's clock.
+func (p *Peer) AllowRequest(now int64) bool {
+	if began := p.window.Load(); now-began >= 1e9 && p.window.CompareAndSwap(began, now) {
+		p.requests.Store(0)
+	}
+	return p.requests.Add(1) <= maxRequests
+}
 
 // TakeWanted reports whether a frame found no session since the last call.
 func (p *Peer) TakeWanted() bool { return p.wanted.Load() && p.wanted.Swap(false) }
