@@ -127,10 +127,48 @@ func TestBadInput(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(s.Dir(), "bad.sock")); err == nil {
 				t.Error("the socket is left behind")
 			}
+			if left, err := os.ReadDir(state); err == nil {
+				t.Errorf("the state directory is left behind, with %v", left)
+			}
 		})
 	}
 	if b, err := os.ReadFile(filepath.Join(foreign, "precious")); err != nil || string(b) != "somebody else's\n" {
 		t.Errorf("the foreign directory was touched: %q, %v", b, err)
+	}
+}
+
+// TestFailedStartDecidesNothing: what a start that failed was told, and the network it
+// would have made, is not there for the next one.
+func TestFailedStartDecidesNothing(t *testing.T) {
+	s := tell(t, lab.Config{Hosts: []string{"a"}})
+	host := s.Host("a")
+	powerless := func(args ...string) {
+		t.Helper()
+		args = append([]string{"--bounding-set=-net_admin", "--inh-caps=-net_admin", program, "up", "--state", host.State(), "--socket", host.Socket()}, args...)
+		if r, err := host.Exec(s.ctx, "setpriv", args...); err != nil || r.Code != 1 || !strings.Contains(r.Err, "CAP_NET_ADMIN") {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	if err := os.MkdirAll(host.State(), 0o700); err != nil { // as a service manager makes it
+		t.Fatal(err)
+	}
+	powerless()
+	if r, err := host.Exec(s.ctx, program, "up", "--state", host.State(), "--socket", host.Socket(), "192.0.2.1"); err != nil || r.Code != 2 || !strings.Contains(r.Err, "no secret") {
+		t.Errorf("peers without a secret after a failed start: %+v, %v", r, err)
+	}
+	secret := filepath.Join(s.Dir(), "secret")
+	if err := os.WriteFile(secret, []byte(s.token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	powerless("--secret-file", secret, "192.0.2.1")
+	if _, err := host.Start(lab.StartConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.status("a"); len(st.Targets) != 0 {
+		t.Errorf("targets of a failed start: %+v", st.Targets)
+	}
+	if token := strings.TrimSpace(s.run("a", "secret", "show", "--state", host.State())); token == s.token {
+		t.Error("the network of a failed start")
 	}
 }
 

@@ -316,6 +316,10 @@ func TestClone(t *testing.T) {
 	if d.Code() != 6 {
 		t.Errorf("the clone ended with code %d, want 6; log:\n%s", d.Code(), d.Log())
 	}
-	t.Logf("the clone ended after %v", time.Since(start).Round(10*time.Millisecond))
+	took := time.Since(start)
+	t.Logf("the clone ended after %v", took.Round(10*time.Millisecond))
+	if took > 5*time.Second {
+		t.Errorf("the clone ran for %v, want at most 5 s", took)
+	}
 	s.reach("a", "b")
 }

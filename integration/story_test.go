@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -33,6 +34,10 @@ func TestMain(m *testing.M) {
 	program = filepath.Join(dir, "ripstop")
 	build := exec.Command("go", "build", "-o", program, "ripstop")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if raced() {
+		build = exec.Command("go", "build", "-race", "-o", program, "ripstop")
+		build.Env = append(os.Environ(), "CGO_ENABLED=1")
+	}
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, out)
 		os.RemoveAll(dir)
@@ -42,6 +47,10 @@ func TestMain(m *testing.M) {
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
+
+// raced reports whether the program under test is built with the race detector, which
+// needs a C compiler: a report in a daemon's log then fails the scenario.
+func raced() bool { return os.Getenv("RIPSTOP_RACE") != "" }
 
 // story is one scenario: a lab and what is told in it.
 type story struct {
@@ -83,8 +92,18 @@ func tell(t *testing.T, cfg lab.Config) *story {
 				}
 			}
 		}
-		if err := l.Close(); err != nil {
+		logs := make(map[string][]byte)
+		err := l.StopAll()
+		for _, h := range l.Hosts() {
+			logs[h.Name()], _ = os.ReadFile(h.LogFile())
+		}
+		if err := errors.Join(err, l.Close()); err != nil {
 			t.Errorf("left behind: %v", err)
+		}
+		for name, log := range logs {
+			if _, report, found := strings.Cut(string(log), "WARNING: DATA RACE"); found {
+				t.Errorf("a data race in %s:%s", name, report)
+			}
 		}
 		s.eventually("descriptors and goroutines are back to the start", func() error {
 			if after := count(t); after.descriptors > before.descriptors || after.goroutines > before.goroutines {

@@ -3,7 +3,6 @@ package mesh
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"net"
 	"net/netip"
 	"slices"
@@ -52,7 +51,11 @@ func (b *backend) Forget(_ context.Context, q api.ForgetRequest) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, p := range q.Peers {
-		if !slices.Contains(n.targets, p) {
+		switch {
+		case slices.Contains(n.targets, p):
+		case slices.Contains(n.filePeers, p):
+			return api.Errorf(api.CodeInvalid, "%s is in the peers file %s: take it out there, and have the file read again by SIGHUP", p, n.cfg.PeersFile)
+		default:
 			return api.Errorf(api.CodeNotFound, "%s is not a target: `ripstop status links` lists them", p)
 		}
 	}
@@ -213,6 +216,3 @@ func (n *node) localEndpoint(a *attachment) api.Endpoint {
 
 // macOf is the text form of a MAC.
 func macOf(m route.MAC) string { return net.HardwareAddr(m[:]).String() }
-
-// fillRandom fills b with random bytes; it cannot fail (crypto/rand.Read).
-func fillRandom(b []byte) { rand.Read(b) }

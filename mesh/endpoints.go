@@ -2,11 +2,11 @@ package mesh
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"io/fs"
 	"net"
 	"net/netip"
 	"slices"
@@ -94,11 +94,7 @@ func (a *attachment) rule() firewall.PortRule {
 
 // loadAttachments reads what was attached when the daemon last ran.
 func loadAttachments(s *store.Store) ([]*attachment, error) {
-	all, err := store.Load[[]*attachment](s, fileEndpoints)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return all, err
+	return store.Load[[]*attachment](s, store.Endpoints)
 }
 
 // saveAttachments keeps what is attached. n.mu must be held.
@@ -106,7 +102,7 @@ func (n *node) saveAttachments() error {
 	if n.bridge == nil {
 		return nil // what a bridge had attached is kept for the next start in bridge mode
 	}
-	return store.Save(n.store, fileEndpoints, n.attachments)
+	return store.Save(n.store, store.Endpoints, n.attachments)
 }
 
 // adopt takes up the attachments of the last run that are still there, and
@@ -254,7 +250,7 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 		return api.AttachPlan{}, err
 	}
 	var id [16]byte
-	fillRandom(id[:])
+	rand.Read(id[:])
 	a.Plan.ID = hex.EncodeToString(id[:])
 	r := &reservation{attachment: a, expires: time.Now().Add(reservationLife)}
 	n.reservations[a.Plan.ID] = r

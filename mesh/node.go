@@ -42,6 +42,8 @@ type node struct {
 	log         *slog.Logger
 	started     time.Time
 	store       *store.Store
+	fresh       []stateFile // of this start: written when the device is there
+	kept        bool        // they are
 	identity    *crypto.Identity
 	network     *crypto.Network
 	uid         crypto.UID
@@ -74,9 +76,10 @@ type nodeState struct {
 	peers        map[crypto.Name]*peer
 	byShort      map[crypto.ShortName]*peer
 	receivers    map[uint32]*plane.Receiver
-	dirty        bool // the snapshot has to be made anew
-	moved        bool // and the endpoint map too
-	targets      []string
+	dirty        bool     // the snapshot has to be made anew
+	moved        bool     // and the endpoint map too
+	targets      []string // the operator's, as stored
+	filePeers    []string // the peers file's
 	advertised   []netip.AddrPort
 	observed     map[netip.AddrPort]struct{} // what peers see us as
 	table        *route.Table                // never nil
@@ -132,7 +135,12 @@ func (n *node) run(ctx context.Context) (err error) {
 	if n.store, err = store.Open(n.cfg.StateDir); err != nil {
 		return err
 	}
-	defer n.store.Close()
+	defer func() {
+		if n.store.Made() && !n.kept {
+			n.clearState() // the next start finds what this one found: nothing
+		}
+		n.store.Close()
+	}()
 	if err := n.load(); err != nil {
 		return err
 	}
@@ -150,6 +158,13 @@ func (n *node) run(ctx context.Context) (err error) {
 		n.control.Close()
 		return err
 	}
+	if err := n.keepState(); err != nil {
+		server.Close()
+		n.socket.Close()
+		n.control.Close()
+		n.closeDevice(false)
+		return err
+	}
 	n.swtch = route.NewSwitch(route.SwitchConfig{Seed: n.random.Uint64()})
 	n.plane = plane.New(plane.Config{
 		Device: n.device, Socket: n.socket, Switch: n.swtch, VNI: vni,
@@ -159,6 +174,7 @@ func (n *node) run(ctx context.Context) (err error) {
 	n.mu.Lock()
 	n.publishSelf(time.Now())
 	n.dirty, n.moved = true, true
+	n.dialTargets()
 	n.mu.Unlock()
 
 	var wg sync.WaitGroup
@@ -176,40 +192,31 @@ func (n *node) run(ctx context.Context) (err error) {
 	part(n.watch)
 	part(n.watchHazard)
 	part(n.reload)
-	n.control.SetTargets(n.targets)
 	n.ready()
 	<-ctx.Done()
 	notifySystemd("STOPPING=1")
 	wg.Wait()
 	err = context.Cause(ctx)
 	n.closeDevice(errors.Is(err, errReset))
-	n.log.Info("stopped", "error", stopReason(err))
-	return err
-}
-
-// stopReason is nil where the end was wished for.
-func stopReason(err error) error {
 	if errors.Is(err, errStop) || errors.Is(err, context.Canceled) {
-		return nil
+		n.log.Info("stopped")
+	} else {
+		n.log.Error("stopped", "error", err)
 	}
 	return err
 }
 
-// load reads identity, network, targets and attachments from the state directory.
+// load reads identity, network, targets and attachments from the state directory,
+// and writes nothing there: a start that fails must not decide what the next one does.
 func (n *node) load() (err error) {
-	if n.identity, err = loadIdentity(n.store); err != nil {
+	if n.identity, err = loadIdentity(n.store, &n.fresh); err != nil {
 		return err
 	}
-	if n.targets, err = n.loadTargets(); err != nil {
+	if n.targets, n.filePeers, err = loadTargets(n.store, &n.cfg); err != nil {
 		return err
 	}
-	network, made, err := loadNetwork(n.store, &n.cfg, len(n.targets) > 0)
-	if err != nil {
+	if n.network, err = loadNetwork(n.store, &n.cfg, len(n.targets)+len(n.filePeers) > 0, &n.fresh); err != nil {
 		return err
-	}
-	n.network = network
-	if made {
-		n.log.Info("made a new network; others join it with the secret that `ripstop secret show` prints: put it into a file there and run `ripstop up --secret-file FILE " + n.cfg.Nickname + "`")
 	}
 	if n.attachments, err = loadAttachments(n.store); err != nil {
 		return err
@@ -229,6 +236,25 @@ func (n *node) load() (err error) {
 		UID:      n.uid,
 		Random:   n.random,
 	}, now)
+	return nil
+}
+
+// keepState writes what this start has added to the state.
+func (n *node) keepState() error {
+	if len(n.cfg.Peers) > 0 {
+		if err := store.Save(n.store, store.Targets, n.targets); err != nil {
+			return err
+		}
+	}
+	for _, f := range n.fresh {
+		if err := n.store.WriteFile(f.name, f.text, 0o600); err != nil {
+			return err
+		}
+		if f.name == store.Admin {
+			n.log.Info("made a new network; others join it with the secret that `ripstop secret show` prints: put it into a file there and run `ripstop up --secret-file FILE " + n.cfg.Nickname + "`")
+		}
+	}
+	n.kept = true
 	return nil
 }
 

@@ -19,7 +19,7 @@ func Reset(_ context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer n.store.Close()
-	if n.identity, err = loadIdentity(n.store); err != nil {
+	if n.identity, err = loadIdentity(n.store, &n.fresh); err != nil {
 		return err
 	}
 	if n.attachments, err = loadAttachments(n.store); err != nil {

@@ -13,14 +13,11 @@ import (
 	"ripstop/mesh/store"
 )
 
-// Files of the state directory.
-const (
-	fileSeed      = "seed"
-	fileNetwork   = "network"
-	fileAdmin     = "admin"
-	fileTargets   = "targets"
-	fileEndpoints = "endpoints"
-)
+// stateFile is a file of the state directory that is still to be written.
+type stateFile struct {
+	name string
+	text []byte
+}
 
 // maxSecretFile bounds what is read of a secret file, bytes.
 const maxSecretFile = 16 << 10
@@ -28,13 +25,13 @@ const maxSecretFile = 16 << 10
 // errNoSecret is the answer to peers without a secret.
 var errNoSecret = &ExitError{Code: 2, Err: errors.New("no secret: run `ripstop secret new` once and bring its output to every host (RIPSTOP_SECRET or --secret-file)")}
 
-// loadIdentity reads the host's seed, or makes it at the first start.
-func loadIdentity(s *store.Store) (*crypto.Identity, error) {
-	text, err := s.ReadFile(fileSeed)
+// loadIdentity reads the host's seed, or makes one at the first start and adds it to fresh.
+func loadIdentity(s *store.Store, fresh *[]stateFile) (*crypto.Identity, error) {
+	text, err := s.ReadFile(store.Seed)
 	if err == nil {
 		seed, err := crypto.ParseSeed(text)
 		if err != nil {
-			return nil, fmt.Errorf("state file %s: %w: bring it back from a backup, or remove the state directory for a new identity", fileSeed, err)
+			return nil, fmt.Errorf("state file %s: %w: bring it back from a backup, or remove the state directory for a new identity", store.Seed, err)
 		}
 		return crypto.NewIdentity(seed)
 	}
@@ -48,16 +45,14 @@ func loadIdentity(s *store.Store) (*crypto.Identity, error) {
 	if text, err = seed.MarshalText(); err != nil {
 		return nil, err
 	}
-	if err := s.WriteFile(fileSeed, append(text, '\n'), 0o600); err != nil {
-		return nil, err
-	}
+	*fresh = append(*fresh, stateFile{store.Seed, append(text, '\n')})
 	return crypto.NewIdentity(seed)
 }
 
 // loadNetwork finds the network this host belongs to: what cfg says, else what
-// the state directory holds, else a new one if nobody is to be joined. Whatever
-// it was is kept in the state directory. It reports whether the network is new.
-func loadNetwork(s *store.Store, cfg *Config, joining bool) (network *crypto.Network, made bool, err error) {
+// the state directory holds, else a new one if nobody is to be joined. What the
+// state directory does not hold yet is added to fresh, a new network's admin key first.
+func loadNetwork(s *store.Store, cfg *Config, joining bool, fresh *[]stateFile) (network *crypto.Network, err error) {
 	var admin *crypto.Admin
 	switch {
 	case cfg.Secret != "":
@@ -65,38 +60,36 @@ func loadNetwork(s *store.Store, cfg *Config, joining bool) (network *crypto.Net
 	case cfg.SecretFile != "":
 		network, err = readSecretFile(cfg.SecretFile, cfg.NetworkName)
 	default:
-		text, readErr := s.ReadFile(fileNetwork)
+		text, readErr := s.ReadFile(store.Network)
 		switch {
 		case readErr == nil:
 			if network, err = crypto.ParseNetwork(text); err != nil {
-				err = fmt.Errorf("state file %s: %w: give the secret again by RIPSTOP_SECRET or --secret-file", fileNetwork, err)
+				err = fmt.Errorf("state file %s: %w: give the secret again by RIPSTOP_SECRET or --secret-file", store.Network, err)
 			}
-			return network, false, err
+			return network, err
 		case !errors.Is(readErr, fs.ErrNotExist):
-			return nil, false, readErr
+			return nil, readErr
 		case joining:
-			return nil, false, errNoSecret
+			return nil, errNoSecret
 		}
-		made = true
 		network, admin, err = crypto.NewNetwork(rand.Reader, crypto.CipherAuto)
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if admin != nil {
 		text, err := admin.MarshalText()
-		if err == nil {
-			err = s.WriteFile(fileAdmin, text, 0o600)
-		}
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
+		*fresh = append(*fresh, stateFile{store.Admin, text})
 	}
 	text, err := network.MarshalText()
-	if err == nil {
-		err = s.WriteFile(fileNetwork, text, 0o600)
+	if err != nil {
+		return nil, err
 	}
-	return network, made, err
+	*fresh = append(*fresh, stateFile{store.Network, text})
+	return network, nil
 }
 
 // readSecretFile reads a token, a network file or a passphrase.

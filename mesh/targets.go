@@ -3,10 +3,8 @@ package mesh
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -20,30 +18,20 @@ const (
 	maxPeersFile = 1 << 20 // bytes
 )
 
-// loadTargets are the targets of this start: those given, which replace the
-// stored ones, else the stored ones; and those of the peers file.
-func (n *node) loadTargets() ([]string, error) {
-	var targets []string
-	if len(n.cfg.Peers) > 0 {
-		targets = slices.Clone(n.cfg.Peers)
-		if err := store.Save(n.store, fileTargets, targets); err != nil {
-			return nil, err
-		}
-	} else {
-		stored, err := store.Load[[]string](n.store, fileTargets)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		targets = stored
+// loadTargets finds the targets of this start: the operator's, which are those given,
+// else the stored ones; and beside them those of the peers file.
+func loadTargets(s *store.Store, cfg *Config) (targets, filePeers []string, err error) {
+	if len(cfg.Peers) > 0 {
+		targets = slices.Clone(cfg.Peers)
+	} else if targets, err = store.Load[[]string](s, store.Targets); err != nil {
+		return nil, nil, err
 	}
-	if n.cfg.PeersFile != "" {
-		more, err := readPeersFile(n.cfg.PeersFile)
-		if err != nil {
-			return nil, err
+	if cfg.PeersFile != "" {
+		if filePeers, err = readPeersFile(cfg.PeersFile); err != nil {
+			return nil, nil, err
 		}
-		targets = union(targets, more)
 	}
-	return targets, nil
+	return targets, filePeers, nil
 }
 
 // union is a and what of b is not in it.
@@ -83,14 +71,20 @@ func readPeersFile(path string) ([]string, error) {
 	return targets, nil
 }
 
-// setTargets changes the dial list and keeps it. n.mu must be held.
+// setTargets changes the operator's dial list and keeps it. n.mu must be held.
 func (n *node) setTargets(targets []string) error {
-	if err := store.Save(n.store, fileTargets, targets); err != nil {
+	if err := store.Save(n.store, store.Targets, targets); err != nil {
 		return err
 	}
 	n.targets = targets
-	n.control.SetTargets(targets)
+	n.dialTargets()
 	return nil
+}
+
+// dialTargets has every target dialled, the operator's and the peers file's. n.mu
+// must be held.
+func (n *node) dialTargets() {
+	n.control.SetTargets(union(slices.Clone(n.targets), n.filePeers))
 }
 
 // reload reads the peers file again whenever the operator asks for it.
@@ -105,18 +99,15 @@ func (n *node) reload(ctx context.Context) error {
 			n.log.Info("nothing to read again: there is no --peers-file")
 			continue
 		}
-		more, err := readPeersFile(n.cfg.PeersFile)
+		peers, err := readPeersFile(n.cfg.PeersFile)
 		if err != nil {
 			n.log.Error("peers file not read again; the targets stay as they are", "error", err)
 			continue
 		}
 		n.mu.Lock()
-		err = n.setTargets(union(slices.Clone(n.cfg.Peers), more))
+		n.filePeers = peers
+		n.dialTargets()
 		n.mu.Unlock()
-		if err != nil {
-			n.log.Error("targets cannot be saved", "error", err)
-			continue
-		}
-		n.log.Info("peers file read again", "targets", len(more))
+		n.log.Info("peers file read again", "targets", len(peers))
 	}
 }

@@ -190,6 +190,19 @@ func (l *Lab) newSpace(name string) (*Place, error) {
 
 func (l *Lab) netnsDir() string { return filepath.Join(l.dir, "netns") }
 
+// StopAll stops the daemons of all hosts; an error names those that had to be killed.
+func (l *Lab) StopAll() error { return stopAll(l.Hosts()) }
+
+func stopAll(hosts []*Host) error {
+	var wg sync.WaitGroup
+	errs := make([]error, len(hosts))
+	for i, h := range hosts {
+		wg.Go(func() { errs[i] = h.stopAll() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
 // Close stops the daemons, removes all namespaces and files, and returns an error
 // naming every process that still ran in one of the namespaces and had to be
 // killed. It may be called more than once.
@@ -204,13 +217,7 @@ func (l *Lab) Close() error {
 	hosts := slices.Collect(maps.Values(l.hosts))
 	l.mu.Unlock()
 
-	var wg sync.WaitGroup
-	stops := make([]error, len(hosts))
-	for i, h := range hosts {
-		wg.Go(func() { stops[i] = h.stopAll() })
-	}
-	wg.Wait()
-	errs := append(stops, killStrays(spaces))
+	errs := []error{stopAll(hosts), killStrays(spaces)}
 	for _, p := range slices.Backward(spaces) {
 		p.ns.Close()
 		errs = append(errs, netns.Delete(l.netnsDir(), p.name))

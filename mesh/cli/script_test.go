@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -271,7 +272,7 @@ func TestAttachAndResetOnOneHost(t *testing.T) {
 		t.Error("the socket is left after reset without a daemon")
 	}
 
-	if _, err := a.Start(lab.StartConfig{}); err != nil {
+	if d, err = a.Start(lab.StartConfig{}); err != nil {
 		t.Fatal(err)
 	}
 	run(0, `"name": "one"`, first...)
@@ -281,7 +282,13 @@ func TestAttachAndResetOnOneHost(t *testing.T) {
 	if got := slices.Concat(interfaces(a.Place), interfaces(one.Place)); len(got) != 0 {
 		t.Errorf("left after reset: %v", got)
 	}
-	if a.Daemon() != nil {
+	// Its process has ended; that the lab has heard so takes a moment.
+	select {
+	case <-d.Done():
+		if d.Code() != 0 {
+			t.Errorf("the daemon ended with code %d", d.Code())
+		}
+	case <-time.After(5 * time.Second):
 		t.Error("the daemon still runs after reset")
 	}
 	run(3, `ripstop up`, "stop")

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ripstop/crypto"
+	"ripstop/mesh/store"
 )
 
 const secretText = `
@@ -27,9 +28,6 @@ Examples:
   ripstop secret new --admin-file network.admin > secret
                                          keep the key with which hosts can be shut out
   ripstop secret show | ssh vm2 'cat > secret && ripstop up --secret-file secret vm1'`
-
-// networkFile is where the state directory holds the secret.
-const networkFile = "network"
 
 // secretAnswer is what --json prints.
 type secretAnswer struct {
@@ -103,7 +101,7 @@ func writeNew(path string, admin *crypto.Admin) error {
 func secretShow(in *invocation, state string) error {
 	// Read beside a running daemon, so without the store's lock. The file is
 	// replaced whole, so it is never seen half-written.
-	path := filepath.Join(state, networkFile)
+	path := filepath.Join(state, store.Network)
 	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -57,6 +57,7 @@ type Store struct {
 	dir  string
 	root *os.Root
 	lock *os.File
+	made bool       // Open made the directory
 	mu   sync.Mutex // serialises writes, whose temporary names would clash
 }
 
@@ -95,19 +96,35 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: state directory %s: %w", dir, err)
 	}
+	_, err = os.Lstat(abs)
+	made := errors.Is(err, fs.ErrNotExist)
 	if err := os.MkdirAll(abs, 0o700); err != nil {
-		return nil, fmt.Errorf("store: state directory %s: %w", dir, err)
+		return nil, openError(dir, err)
 	}
 	root, err := os.OpenRoot(abs)
 	if err != nil {
-		return nil, fmt.Errorf("store: state directory %s: %w", dir, err)
+		return nil, openError(dir, err)
 	}
-	s := &Store{dir: dir, root: root}
-	if err := s.open(); err != nil {
+	s := &Store{dir: dir, root: root, made: made}
+	if err := s.open(); errors.Is(err, fs.ErrPermission) {
+		s.Close()
+		return nil, fmt.Errorf("%w%s", err, remedy)
+	} else if err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// remedy is what helps a user who may not use a directory.
+const remedy = ": run it as root, or choose a directory of your own by --state"
+
+// openError says which directory cannot be opened.
+func openError(dir string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("store: state directory %s: %w%s", dir, err, remedy)
+	}
+	return fmt.Errorf("store: state directory %s: %w", dir, err)
 }
 
 func (s *Store) open() error {
@@ -211,6 +228,9 @@ func (s *Store) wrap(doing string, err error) error {
 
 // Dir is the directory as it was given to Open.
 func (s *Store) Dir() string { return s.dir }
+
+// Made reports whether Open made the directory: it held nothing before.
+func (s *Store) Made() bool { return s.made }
 
 // Close gives the directory free. It may be called more than once.
 func (s *Store) Close() error {
