@@ -3,6 +3,8 @@ package integration
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -251,6 +253,64 @@ func TestMoveEndpoint(t *testing.T) {
 		}
 		return nil
 	})
+	inside, err := s.Container("b1").Interfaces()
+	if err != nil || len(inside) != 0 {
+		t.Errorf("its old place still has the interfaces %v, %v", inside, err)
+	}
+	s.wantPorts("b")
+}
+
+// wantPorts compares the host ends of attachments that a host has.
+func (s *story) wantPorts(host string, want ...string) {
+	s.Helper()
+	all, err := s.Host(host).Interfaces()
+	if err != nil {
+		s.Fatal(err)
+	}
+	all = slices.DeleteFunc(all, func(name string) bool { return !strings.HasPrefix(name, "ripv") })
+	slices.Sort(all)
+	if !slices.Equal(all, want) {
+		s.Errorf("%s has the ports %v, want %v", host, all, want)
+	}
+}
+
+// TestLeftoversOfTheDead: what a killed daemon or a dead caller left on the bridge goes
+// at the next start and at reset, and another daemon's ports on this host stay.
+func TestLeftoversOfTheDead(t *testing.T) {
+	s := tell(t, lab.Config{Hosts: []string{"a", "b"}, Containers: 1})
+	host := s.Host("a")
+	d := s.up("a", lab.StartConfig{})
+	s.attach("a1")
+	port := s.status("a").Endpoints[0].HostPort
+	ip := func(args ...string) {
+		t.Helper()
+		if r, err := host.Exec(s.ctx, "ip", args...); err != nil || r.Code != 0 {
+			t.Fatalf("ip %v: %+v, %v", args, r, err)
+		}
+	}
+	ip("link", "add", "other", "type", "bridge")
+	for name, bridge := range map[string]string{"ripvdead": "ripstop", "ripvother": "other", "ripvlone": ""} {
+		ip("link", "add", name, "type", "veth", "peer", "name", "x"+name)
+		ip("link", "set", name, "alias", "ripstop")
+		if bridge != "" {
+			ip("link", "set", name, "master", bridge)
+		}
+	}
+	if err := d.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.up("a", lab.StartConfig{})
+	s.wantPorts("a", port, "ripvlone", "ripvother")
+
+	// A caller in another network namespace is told so, and nothing stays there.
+	r, err := s.Host("b").Exec(s.ctx, program, "--socket", host.Socket(), "attach", s.Container("b1").Netns(), "--address", "10.32.0.7/24")
+	if err != nil || r.Code != 1 || !strings.Contains(r.Err, "in the daemon's own network namespace") {
+		t.Errorf("attach in another namespace: %+v, %v", r, err)
+	}
+	s.wantPorts("b")
+
+	s.run("a", "reset", "--yes")
+	s.wantPorts("a", "ripvother")
 }
 
 // TestAddressClaimedTwice: two hosts that could not hear each other gave one

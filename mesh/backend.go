@@ -82,10 +82,7 @@ func (b *backend) Cancel(_ context.Context, q api.CommitRequest) error {
 	n := (*node)(b)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if r := n.reservations[q.ID]; r != nil {
-		delete(n.reservations, q.ID)
-		n.removePort(&r.attachment)
-	}
+	n.endReservation(q.ID)
 	return nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"ripstop/tun"
-	"ripstop/tun/attach"
 	"ripstop/tun/firewall"
 )
 
@@ -140,15 +139,7 @@ func (n *node) closeDevice(everything bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if everything {
-		for _, a := range n.attachments {
-			n.removePort(a)
-			if !a.Exposed {
-				if err := attach.Unplug(attach.Plan{HostInterface: a.Plan.HostInterface}); err != nil {
-					n.log.Warn("attachment not removed", "interface", a.Plan.HostInterface, "error", err)
-				}
-			}
-		}
-		n.attachments = nil
+		n.removeAll()
 		n.clearState()
 	}
 	if len(n.attachments) > 0 {

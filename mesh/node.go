@@ -87,8 +87,12 @@ type nodeState struct {
 	attachments  []*attachment
 	reservations map[string]*reservation
 	requests     map[uint64]chan transport.Reply
-	warnings     []string
-	ports        []string // of the bridge, as the port rules know them
+
+	leftovers      []string // host ends on no bridge, as found at the start
+	leftoversFound time.Time
+
+	warnings []string
+	ports    []string // of the bridge, as the port rules know them
 }
 
 // Run runs a node until ctx ends or the API asks it to stop, and then returns nil.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"time"
 
 	"ripstop/crypto"
@@ -107,20 +108,28 @@ func (n *node) request(p *peer, now time.Time, body []byte) {
 		if !ok {
 			return
 		}
-		for _, a := range n.attachments {
-			if a.holds(mac, addrs) {
-				n.log.Info("endpoint moved away", "endpoint", a.Name, "mac", a.Plan.MAC, "peer", p.Name)
-				if err := n.drop(a); err != nil {
-					n.log.Error("attachments cannot be saved", "error", err)
-				}
-				break
-			}
-		}
+		n.release(p.Name, mac, addrs)
 	default:
 		return
 	}
 	if reply, err := (transport.Reply{ID: q.ID, Kind: q.Kind}).Append(nil); err == nil {
 		n.plane.SendRequest(p.Name, reply)
+	}
+}
+
+// release gives up the containers' endpoints that moved to another host, interface and
+// all. The host's own it keeps: only its operator takes that away, and until then the
+// greater claim decides.
+func (n *node) release(to crypto.Name, mac route.MAC, addrs []netip.Addr) {
+	for _, a := range slices.Clone(n.attachments) {
+		if a.Exposed || !a.holds(mac, addrs) {
+			continue
+		}
+		n.log.Info("endpoint moved away", "endpoint", a.Name, "mac", a.Plan.MAC, "peer", to)
+		if err := n.drop(a); err != nil {
+			n.log.Error("attachments cannot be saved", "error", err)
+		}
+		n.unplug(a.Plan.HostInterface)
 	}
 }
 

@@ -364,6 +364,12 @@ func TestPortsAreFoundAgain(t *testing.T) {
 	if !reflect.DeepEqual(ports, want) {
 		t.Errorf("ports %+v, want %+v", ports, want)
 	}
+	// Seen from another bridge, the one that serves is elsewhere.
+	l.do(func() (err error) { ports, err = Ports("nosuchbridge"); return err })
+	want = []Port{{Name: "ripv01", Elsewhere: true, Up: true}, {Name: "ripv02"}}
+	if !reflect.DeepEqual(ports, want) {
+		t.Errorf("ports for another bridge %+v, want %+v", ports, want)
+	}
 	l.do(func() error {
 		if !PortExists("ripv01") || !PortExists("ripv02") || PortExists("ripv03") || PortExists("lo") {
 			t.Error("PortExists is wrong")

@@ -156,14 +156,15 @@ func PortExists(hostIf string) bool {
 
 // Port is a host end as it stands.
 type Port struct {
-	Name     string
-	Enslaved bool // on the bridge that was asked about
-	Up       bool // set up by us; whether the other end is up too is another matter
+	Name      string
+	Enslaved  bool // on the bridge that was asked about
+	Elsewhere bool // on another one
+	Up        bool // set up by us; whether the other end is up too is another matter
 }
 
 // Ports lists the host ends on this machine, by name, for a daemon that was started
 // again: those it knows are adopted by EnslavePort, others are what dead callers
-// left and may be removed by Unplug.
+// left and may be removed by Unplug, unless they are another daemon's.
 func Ports(bridge string) ([]Port, error) {
 	links, err := dump(netlink.LinkList)
 	if err != nil {
@@ -179,7 +180,7 @@ func Ports(bridge string) ([]Port, error) {
 	for _, link := range links {
 		a := link.Attrs()
 		if strings.HasPrefix(a.Name, HostPrefix) && link.Type() == "veth" && a.Alias == tun.Alias {
-			ports = append(ports, Port{Name: a.Name, Enslaved: a.MasterIndex == index, Up: a.Flags&net.FlagUp != 0})
+			ports = append(ports, Port{Name: a.Name, Enslaved: a.MasterIndex == index, Elsewhere: a.MasterIndex != 0 && a.MasterIndex != index, Up: a.Flags&net.FlagUp != 0})
 		}
 	}
 	slices.SortFunc(ports, func(a, b Port) int { return strings.Compare(a.Name, b.Name) })

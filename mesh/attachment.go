@@ -1,0 +1,233 @@
+package mesh
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"ripstop/crypto"
+	"ripstop/mesh/api"
+	"ripstop/route"
+	"ripstop/tun"
+	"ripstop/tun/attach"
+	"ripstop/tun/firewall"
+)
+
+const maxAddresses = 16 // of one endpoint
+
+// attachment is an endpoint of this host, as the state directory keeps it.
+type attachment struct {
+	Plan         api.AttachPlan `json:"plan"`
+	Name         string         `json:"name,omitempty"`
+	Claim        uint64         `json:"claim"`
+	AllowMAC     []string       `json:"allow_mac,omitempty"`
+	AllowAddress []string       `json:"allow_address,omitempty"`
+	Exposed      bool           `json:"exposed,omitempty"` // the host itself, on the bridge
+}
+
+// reservation holds an attachment for a caller that is making its interface.
+type reservation struct {
+	attachment
+	expires time.Time
+}
+
+// mac is the attachment's MAC; the plan was validated when it was made.
+func (a *attachment) mac() route.MAC {
+	m, _ := parseMAC(a.Plan.MAC)
+	return m
+}
+
+// holds reports whether a has that MAC or address.
+func (a *attachment) holds(mac route.MAC, addresses []netip.Addr) bool {
+	if a.mac() == mac {
+		return true
+	}
+	return slices.ContainsFunc(a.Plan.Addresses, func(p netip.Prefix) bool { return slices.Contains(addresses, p.Addr()) })
+}
+
+// addrs are the attachment's addresses without their prefix lengths.
+func (a *attachment) addrs() []netip.Addr {
+	all := make([]netip.Addr, len(a.Plan.Addresses))
+	for i, p := range a.Plan.Addresses {
+		all[i] = p.Addr()
+	}
+	return all
+}
+
+// key is what the attachment's record is gossiped under.
+func (a *attachment) key() string { return hex.EncodeToString([]byte{0, byte(vni)}) + a.Plan.MAC }
+
+// rule is what the attachment's port may send.
+func (a *attachment) rule() firewall.PortRule {
+	r := firewall.PortRule{Port: a.Plan.HostInterface, MAC: a.mac(), Addresses: a.addrs()}
+	for _, m := range a.AllowMAC {
+		if m == "any" {
+			r.AnyMAC = true
+		} else if mac, err := parseMAC(m); err == nil {
+			r.AllowMACs = append(r.AllowMACs, mac)
+		}
+	}
+	for _, p := range a.AllowAddress {
+		if p == "any" {
+			r.AnyAddress = true
+		} else if prefix, err := parsePrefix(p); err == nil {
+			r.AllowAddresses = append(r.AllowAddresses, prefix)
+		}
+	}
+	return r
+}
+
+// label is what people know the attachment by.
+func (a *attachment) label() string {
+	switch {
+	case a.Exposed:
+		return "the host itself (ripstop expose)"
+	case a.Name != "":
+		return a.Name
+	}
+	return a.Plan.Netns
+}
+
+// attachmentFor is the attachment that q asks for, checked for sense.
+func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
+	a := attachment{Name: q.Name, AllowMAC: q.AllowMAC, AllowAddress: q.AllowAddress}
+	invalid := func(format string, args ...any) (attachment, error) {
+		return attachment{}, api.Errorf(api.CodeInvalid, format, args...)
+	}
+	if len(q.Addresses) == 0 {
+		return invalid("no address: addresses are not chosen automatically yet: give one by --address, such as --address 10.32.0.7/12")
+	}
+	if len(q.Addresses) > maxAddresses {
+		return invalid("%d addresses, %d are the most for one interface", len(q.Addresses), maxAddresses)
+	}
+	for _, p := range q.Addresses {
+		if err := checkAddress(p); err != nil {
+			return attachment{}, err
+		}
+	}
+	if q.Name != "" && !validName(q.Name) {
+		return invalid("name %q: letters, digits, hyphens and dots, 63 characters at most", q.Name)
+	}
+	for _, m := range q.AllowMAC {
+		if _, err := parseMAC(m); m != "any" && err != nil {
+			return invalid("--allow-mac %q: a MAC address or `any`", m)
+		}
+	}
+	for _, p := range q.AllowAddress {
+		if _, err := parsePrefix(p); p != "any" && err != nil {
+			return invalid("--allow-address %q: an address, a CIDR or `any`", p)
+		}
+	}
+	iface := q.Interface
+	if iface == "" {
+		iface = api.DefaultInterface
+	}
+	if len(iface) > 15 || strings.ContainsAny(iface, "/ \t\n:%") || iface == "." || iface == ".." {
+		return invalid("interface name %q: at most 15 characters, without spaces, slashes, colons and percent signs", iface)
+	}
+	sum := placeSum(n.identity.Name(), q.NetnsID, iface)
+	mac := route.MAC(sum[:6])
+	mac[0] = mac[0]&^0x01 | 0x02
+	if q.MAC != "" {
+		m, err := parseMAC(q.MAC)
+		if err != nil || m[0]&1 != 0 || m == (route.MAC{}) {
+			return invalid("--mac %q: a unicast MAC address such as 02:00:5e:00:53:01", q.MAC)
+		}
+		mac = m
+	}
+	mtu := q.MTU
+	if mtu == 0 {
+		mtu = n.cfg.MTU
+	}
+	if mtu < minMTU || mtu > tun.MaxMTU {
+		return invalid("MTU %d: from %d to %d", mtu, minMTU, tun.MaxMTU)
+	}
+	a.Plan = api.AttachPlan{
+		Netns: q.Netns, NetnsID: q.NetnsID,
+		Interface: iface, HostInterface: attach.HostPrefix + hex.EncodeToString(sum[6:11]),
+		MAC: net.HardwareAddr(mac[:]).String(), Addresses: q.Addresses, Routes: q.Routes,
+		MTU: mtu, HostMTU: tun.MaxMTU,
+	}
+	return a, nil
+}
+
+// placeSum is a number for an interface of a namespace of this host: the same
+// each time, so that a try that failed is followed by the same one.
+func placeSum(self crypto.Name, netns api.NetnsID, iface string) [32]byte {
+	b := append([]byte("ripstop attachment v1"), self[:]...)
+	b = binary.BigEndian.AppendUint64(b, netns.Dev)
+	b = binary.BigEndian.AppendUint64(b, netns.Inode)
+	return sha256.Sum256(append(b, iface...))
+}
+
+// checkAddress refuses what no interface can have.
+func checkAddress(p netip.Prefix) error {
+	a := p.Addr()
+	switch {
+	case !p.IsValid(), a.IsUnspecified(), a.IsMulticast(), a.IsLoopback(), a.Is4In6(), a.Zone() != "":
+		return api.Errorf(api.CodeInvalid, "--address %s: not an address that an interface can have", p)
+	case a.IsLinkLocalUnicast() && a.Is6():
+		return api.Errorf(api.CodeInvalid, "--address %s: link-local addresses come by themselves", p)
+	case a.Is4() && p.Bits() < 31 && (a == p.Masked().Addr() || a == lastAddr(p)):
+		return api.Errorf(api.CodeInvalid, "--address %s: the network's own or its broadcast address; give one in between", p)
+	}
+	return nil
+}
+
+// lastAddr is the highest address of an IPv4 prefix.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	v := binary.BigEndian.Uint32(b[:]) | (1<<(32-p.Bits()) - 1)
+	binary.BigEndian.PutUint32(b[:], v)
+	return netip.AddrFrom4(b)
+}
+
+func parseMAC(s string) (route.MAC, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != 6 {
+		return route.MAC{}, errors.New("not a MAC address: " + s)
+	}
+	return route.MAC(hw), nil
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.Prefix(a.BitLen())
+	}
+	return netip.ParsePrefix(s)
+}
+
+func joinPrefixes(ps []netip.Prefix) string {
+	var b strings.Builder
+	for i, p := range ps {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(p.String())
+	}
+	return b.String()
+}
+
+// validName reports whether s can be an endpoint's name: DNS labels.
+func validName(s string) bool {
+	if len(s) == 0 || len(s) > 63 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		if strings.ContainsFunc(label, func(r rune) bool {
+			return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-')
+		}) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,61 @@
+package mesh
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"ripstop/mesh/api"
+	"ripstop/route"
+)
+
+// releaseWait is how long the old host of an endpoint that moves is waited for.
+const releaseWait = 2 * time.Second
+
+// claim makes sure that nobody else holds a's MAC and addresses, asks the holder
+// to release them when it is a move, and sets the claim number above every one
+// seen. n.mu must be held; it is let go of while another host is asked.
+func (n *node) claim(ctx context.Context, a *attachment, move bool) error {
+	if err := n.free(a); err != nil {
+		return err
+	}
+	mac, addrs := a.mac(), a.addrs()
+	for _, e := range n.table.Endpoints() {
+		if e.Host == n.identity.Name() || !overlaps(e, mac, addrs) || !n.alive(e.Host) {
+			continue
+		}
+		if !move {
+			return api.Errorf(api.CodeConflict, "%s or %s is in use on host %s (%s): detach it there, or take it over by --move",
+				a.Plan.MAC, joinPrefixes(a.Plan.Addresses), n.nickname(e.Host), e.Host)
+		}
+		n.askRelease(ctx, e.Host, mac, addrs)
+		if err := n.free(a); err != nil { // somebody here was quicker meanwhile
+			return err
+		}
+	}
+	a.Claim = route.NextClaim(n.endpoints(), vni, mac, addrs)
+	return nil
+}
+
+// free refuses a's MAC and addresses when something on this host has one of them.
+// n.mu must be held.
+func (n *node) free(a *attachment) error {
+	mac, addrs := a.mac(), a.addrs()
+	for _, other := range n.attachments {
+		if other.holds(mac, addrs) {
+			return api.Errorf(api.CodeConflict, "%s or %s is in use on this host, by %s: detach that first", a.Plan.MAC, joinPrefixes(a.Plan.Addresses), other.label())
+		}
+	}
+	for _, r := range n.reservations {
+		if r.holds(mac, addrs) && time.Now().Before(r.expires) {
+			return api.Errorf(api.CodeConflict, "%s or %s is being attached on this host just now", a.Plan.MAC, joinPrefixes(a.Plan.Addresses))
+		}
+	}
+	return nil
+}
+
+// overlaps reports whether e has that MAC or one of the addresses.
+func overlaps(e route.Endpoint, mac route.MAC, addrs []netip.Addr) bool {
+	return e.VNI == vni && (e.MAC == mac || slices.ContainsFunc(e.Addresses, func(a netip.Addr) bool { return slices.Contains(addrs, a) }))
+}
