@@ -45,6 +45,9 @@ func (n Name) String() string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
 }
 
+// LogValue is how logs show a name: as String, like everything else that people read.
+func (n Name) LogValue() slog.Value { return slog.StringValue(n.String()) }
+
 // MarshalText writes all 16 bytes in hexadecimal.
 func (n Name) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, n[:]), nil }
 

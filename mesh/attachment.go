@@ -145,8 +145,8 @@ func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
 	if mtu == 0 {
 		mtu = n.cfg.MTU
 	}
-	if mtu < minMTU || mtu > tun.MaxMTU {
-		return invalid("MTU %d: from %d to %d", mtu, minMTU, tun.MaxMTU)
+	if err := CheckMTU(mtu); err != nil {
+		return invalid("%v", err)
 	}
 	a.Plan = api.AttachPlan{
 		Netns: q.Netns, NetnsID: q.NetnsID,

@@ -37,7 +37,7 @@ type Config struct {
 	Device      string         // name of the TAP or TUN
 	Mode        string         // "bridge" (also when empty) or "routed"
 	Address     []netip.Prefix // routed mode: the host's own overlay addresses
-	MTU         int            // MTU told to containers, bytes; 0 = attach.ContainerMTU
+	MTU         int            // MTU told to containers, bytes; 0 = tun.ContainerMTU
 	StrictPorts bool           // refuse what unmanaged ports of the bridge send
 	NoOffload   []string       // offloads not to be used, by name (Offloads), or "all"
 
@@ -84,15 +84,15 @@ func (c *Config) check() error {
 	if c.MTU == 0 {
 		c.MTU = tun.ContainerMTU
 	}
-	if c.MTU < minMTU || c.MTU > tun.MaxMTU {
-		return misuse("--mtu %d: from %d to %d", c.MTU, minMTU, tun.MaxMTU)
+	if err := CheckMTU(c.MTU); err != nil {
+		return err
 	}
 	switch c.Mode {
 	case "":
 		c.Mode = modeBridge
 	case modeBridge, modeRouted:
 	default:
-		return misuse("--mode %q: %s or %s", c.Mode, modeBridge, modeRouted)
+		return misuse("--mode %q: it is one of %s, %s", c.Mode, modeBridge, modeRouted)
 	}
 	if c.Mode == modeRouted && len(c.Address) == 0 {
 		return misuse("--mode routed needs the host's own overlay address: give one by --address, such as --address 10.32.0.1/12")
@@ -138,3 +138,11 @@ func (c *Config) offload(name string) bool {
 // minMTU is the smallest MTU of a container's interface: what every IPv4 host
 // must take (RFC 791).
 const minMTU = 576
+
+// CheckMTU refuses as misuse what cannot be the MTU of a container's interface.
+func CheckMTU(mtu int) error {
+	if mtu < minMTU || mtu > tun.MaxMTU {
+		return &ExitError{Code: 2, Err: fmt.Errorf("--mtu %d: it is from %d to %d", mtu, minMTU, tun.MaxMTU)}
+	}
+	return nil
+}

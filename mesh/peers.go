@@ -217,7 +217,7 @@ func (e *connEvents) ConnDown(c *transport.Conn, cause error) {
 	p.paths.SetTCP(now, false)
 	n.gossip.NeighbourDown(now, p.Name)
 	n.dirty = true
-	n.log.Info("connection lost", "peer", p.Name, "error", cause)
+	n.log.Info("connection lost", "peer", p.Name, "nickname", c.Hello().Nickname, "error", cause)
 }
 
 // CloneSuspected ends this host: another has its identity and was first.

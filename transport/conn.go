@@ -199,7 +199,7 @@ func (c *Conn) end(only *stream, cause error) {
 		return
 	}
 	c.down = true
-	c.control.cfg.Log.Info("peer disconnected", "peer", c.name.String(), "nickname", s.hello.Nickname, "remote", s.remote, "error", cause)
+	c.control.cfg.Log.Debug("peer disconnected", "peer", c.name, "nickname", s.hello.Nickname, "remote", s.remote, "error", cause)
 	c.control.cfg.Handler.ConnDown(c, cause)
 	c.control.gone(c)
 	close(c.done)

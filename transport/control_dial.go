@@ -27,6 +27,7 @@ const (
 	backoffMax     = 5 * time.Second
 	stableAfter    = 5 * time.Second // a connection that lasted so long starts back-off anew
 	selfAgain      = time.Minute     // until an address that was our own is looked at again
+	maxReasons     = 8               // logged of a target, each once, until it is reached
 )
 
 // TargetState is what has become of a target.
@@ -200,7 +201,7 @@ func backoff(tries int, r float64) time.Duration {
 // keep dials, waits while the peer is connected, and dials again, until ctx is done.
 func (c *Control) keep(ctx context.Context, d *dialler) {
 	tries := 0
-	logged := ""
+	var logged []string
 	for ctx.Err() == nil {
 		conn := c.Conn(c.peerAt(d))
 		var err error
@@ -214,7 +215,7 @@ func (c *Control) keep(ctx context.Context, d *dialler) {
 			return
 		}
 		if conn != nil {
-			logged = ""
+			logged = nil
 			c.report(d, TargetUp, nil, 0)
 			since := time.Now()
 			select {
@@ -233,12 +234,12 @@ func (c *Control) keep(ctx context.Context, d *dialler) {
 			pause, tries = selfAgain, 0
 		}
 		c.report(d, state, err, pause)
-		if err != nil && err.Error() != logged {
+		if err != nil && len(logged) < maxReasons && !slices.Contains(logged, err.Error()) {
 			level := slog.LevelDebug
 			if d.want.IsZero() && state != TargetSelf {
 				level = slog.LevelInfo
 			}
-			logged = err.Error()
+			logged = append(logged, err.Error())
 			c.cfg.Log.Log(ctx, level, "target not reached, going on trying", "target", d.status.Target, "error", err)
 		}
 		if !sleep(ctx, pause, d.wake) {

@@ -165,7 +165,7 @@ func (c *Control) outlive(cur *Conn, s *stream) error {
 	p, lives := older.prove(newer.hello.UID, probePatience)
 	if lives {
 		c.cfg.Log.Warn("two processes have one key: the newer one is sent away",
-			"peer", s.name.String(), "remote", newer.remote, "older", older.hello.UID, "newer", newer.hello.UID, "older_remote", older.remote)
+			"peer", s.name, "remote", newer.remote, "older", older.hello.UID, "newer", newer.hello.UID, "older_remote", older.remote)
 		newer.urge(p.append([]byte{byte(messageClone)}))
 		newer.finish(closeClone, ErrCloned)
 		if newer == s {
@@ -239,7 +239,7 @@ func (c *Control) attach(p *peer, s *stream, lower bool) error {
 	p.conn = conn
 	p.movedLocked(s, place)
 	c.mu.Unlock()
-	c.cfg.Log.Info("peer connected", "peer", s.name.String(), "nickname", s.hello.Nickname, "remote", s.remote, "dialled", s.dialled)
+	c.cfg.Log.Debug("peer connected", "peer", s.name, "nickname", s.hello.Nickname, "remote", s.remote, "dialled", s.dialled)
 	c.cfg.Handler.ConnUp(conn)
 	close(s.admitted)
 	s.kick()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"ripstop/mesh"
 	"ripstop/mesh/api"
 	"ripstop/tun/attach"
 	"ripstop/tun/netns"
@@ -74,8 +75,10 @@ func checkAttach(flags *pflag.FlagSet, q api.AttachRequest, args []string) error
 			return misuse("--mac %q: it is no unicast MAC address, such as 02:00:5e:00:53:01", q.MAC)
 		}
 	}
-	if flags.Changed("mtu") && (q.MTU < minMTU || q.MTU > maxMTU) {
-		return misuse("--mtu %d: it is from %d to %d", q.MTU, minMTU, maxMTU)
+	if flags.Changed("mtu") {
+		if err := mesh.CheckMTU(q.MTU); err != nil {
+			return err
+		}
 	}
 	return checkInterface("interface", q.Interface)
 }

@@ -125,7 +125,31 @@ func hintFor(name string) string {
 
 // usageError makes pflag's errors misuse.
 func usageError(name string, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		err = fmt.Errorf("--%s %q: %s", invalid.GetFlag().Name, invalid.GetValue(), wanted(invalid))
+	}
 	return &exitError{code: ExitMisuse, err: err, hint: hintFor(name)}
+}
+
+// wanted says what a flag takes, in the place of what its parser says.
+func wanted(err *pflag.InvalidValueError) string {
+	switch kind := err.GetFlag().Value.Type(); kind {
+	case "bool":
+		return "true or false"
+	case "int":
+		return "a whole number"
+	case "uint16":
+		return "a whole number from 0 to 65535"
+	case "duration":
+		return "a time, such as 500ms, 10s or 2m"
+	case "ADDR":
+		return "an IP address, such as 192.0.2.7"
+	case "CIDR":
+		return "an IP address with a prefix length, such as 10.32.0.1/12"
+	default:
+		return err.Unwrap().Error()
+	}
 }
 
 // find finds a command by name.
@@ -215,7 +239,11 @@ func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 			return
 		}
 		if err := flags.Set(f.Name, value); err != nil {
-			errs = append(errs, fmt.Errorf("%s=%s: %w", Variable(f.Name), value, errors.Unwrap(err)))
+			var invalid *pflag.InvalidValueError
+			if errors.As(err, &invalid) {
+				err = errors.New(wanted(invalid))
+			}
+			errs = append(errs, fmt.Errorf("%s=%s: %w", Variable(f.Name), value, err))
 		}
 	})
 	return errors.Join(errs...)

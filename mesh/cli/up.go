@@ -100,12 +100,10 @@ func parseOffload(s string) (text, error) {
 	return text(s), nil
 }
 
-// checkUp refuses what can be seen to be wrong without looking at the host.
+// checkUp refuses what can be seen to be wrong in the flags themselves; what they
+// mean together, mesh.Run refuses before it does anything.
 func checkUp(flags *pflag.FlagSet, cfg mesh.Config, format string) error {
 	if err := checkPeers(cfg.Peers); err != nil {
-		return err
-	}
-	if err := oneOf("--mode", cfg.Mode, "bridge", "routed"); err != nil {
 		return err
 	}
 	if err := oneOf("--log-format", format, "text", "json"); err != nil {
@@ -116,24 +114,14 @@ func checkUp(flags *pflag.FlagSet, cfg mesh.Config, format string) error {
 			return err
 		}
 	}
-	switch {
-	case flags.Changed("mtu") && (cfg.MTU < minMTU || cfg.MTU > maxMTU):
-		return misuse("--mtu %d: it is from %d to %d", cfg.MTU, minMTU, maxMTU)
-	case cfg.Mode == "routed" && len(cfg.Address) == 0:
-		return misuse("--mode routed needs the host's own overlay address, such as --address 10.32.7.1/12")
-	case cfg.Mode == "bridge" && len(cfg.Address) > 0:
-		return misuse("--address is for --mode routed; with a bridge, `ripstop expose --address` gives the host an address")
-	case cfg.Bridge == cfg.Device && cfg.Mode == "bridge":
+	if cfg.Bridge == cfg.Device && cfg.Mode == "bridge" {
 		return misuse("--bridge and --device are both %s: they are two interfaces", cfg.Bridge)
+	}
+	if flags.Changed("mtu") {
+		return mesh.CheckMTU(cfg.MTU)
 	}
 	return nil
 }
-
-// What a container's MTU may be: RFC 791's least, and the most a TAP takes.
-const (
-	minMTU = 576
-	maxMTU = 65521
-)
 
 // checkInterface refuses what cannot be an interface's name (dev_valid_name in net/core/dev.c).
 func checkInterface(flag, name string) error {
