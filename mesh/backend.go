@@ -196,19 +196,24 @@ func (b *backend) Reset(context.Context) error {
 	return nil
 }
 
-// localEndpoint is an attachment of this host as the API shows it.
+// localEndpoint is an attachment of this host as the API shows it, with a look at its port.
 func (n *node) localEndpoint(a *attachment) api.Endpoint {
-	e := api.Endpoint{
+	e := n.endpointOf(a)
+	if !a.Exposed && !attach.PortExists(a.Plan.HostInterface) {
+		e.State = api.EndpointOrphan
+	}
+	return e
+}
+
+// endpointOf is an attachment of this host as the API shows it while its port is there.
+func (n *node) endpointOf(a *attachment) api.Endpoint {
+	return api.Endpoint{
 		Name: a.Name, MAC: a.Plan.MAC, Addresses: a.Plan.Addresses,
 		Host: n.identity.Name().String(), HostNickname: n.cfg.Nickname,
 		State: api.EndpointHere, Claim: a.Claim,
 		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns,
 		AllowMAC: a.AllowMAC, AllowAddress: a.AllowAddress,
 	}
-	if !a.Exposed && !attach.PortExists(a.Plan.HostInterface) {
-		e.State = api.EndpointOrphan
-	}
-	return e
 }
 
 // macOf is the text form of a MAC.

@@ -21,8 +21,9 @@ func (n *node) claim(ctx context.Context, a *attachment, move bool) error {
 		return err
 	}
 	mac, addrs := a.mac(), a.addrs()
+	alive := n.aliveHosts()
 	for _, e := range n.table.Endpoints() {
-		if e.Host == n.identity.Name() || !overlaps(e, mac, addrs) || !n.alive(e.Host) {
+		if e.Host == n.identity.Name() || !overlaps(e, mac, addrs) || !alive[e.Host] {
 			continue
 		}
 		if !move {

@@ -94,8 +94,28 @@ func (n *node) setUpRules() error {
 	return err
 }
 
+// watchRules puts the port rules back if they are gone. It waits for the kernel: n.mu
+// need not be held.
+func (n *node) watchRules() {
+	if n.firewall == nil {
+		return
+	}
+	there, err := n.firewall.Present()
+	if err != nil {
+		n.log.Debug("port rules cannot be looked at", "bridge", n.cfg.Bridge, "error", err)
+		return
+	}
+	if there {
+		return
+	}
+	n.log.Warn("port rules are gone; putting them back", "bridge", n.cfg.Bridge)
+	if err := n.firewall.Ensure(); err != nil {
+		n.log.Error("port rules cannot be restored", "error", err)
+	}
+}
+
 // watchPorts looks which ports the bridge has, tells the port rules, and looks after
-// the attachments among them. n.mu must be held.
+// the attachments among them. n.mu must be held, so that none is attached meanwhile.
 func (n *node) watchPorts(now time.Time) {
 	if n.bridge == nil {
 		return
@@ -104,13 +124,6 @@ func (n *node) watchPorts(now time.Time) {
 	if err != nil {
 		n.log.Debug("bridge ports cannot be listed", "bridge", n.cfg.Bridge, "error", err)
 		return
-	}
-	if _, err := n.firewall.Counters(); err != nil {
-		// They are gone: somebody flushed all rules.
-		n.log.Warn("port rules are gone; putting them back", "bridge", n.cfg.Bridge, "error", err)
-		if err := n.firewall.Ensure(); err != nil {
-			n.log.Error("port rules cannot be restored", "error", err)
-		}
 	}
 	var names []string
 	for _, p := range ports {

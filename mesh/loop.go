@@ -328,6 +328,7 @@ func (n *node) publish(now time.Time, kind gossip.Kind, key string, body interfa
 // that ended.
 func (n *node) housekeep(now time.Time) {
 	addresses := n.underlayAddresses()
+	n.watchRules()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for a := range n.observed {

@@ -15,14 +15,33 @@ import (
 	"ripstop/route"
 	"ripstop/transport"
 	"ripstop/tun"
+	"ripstop/tun/attach"
 )
 
-// status is what the node knows, for people and programs.
+// status is what the node knows, for people and programs. The kernel is asked while
+// nobody waits for the node's lock.
 func (n *node) status() api.Status {
 	targets := n.control.Targets()
+	counters := n.counters()
+	s := n.known(targets)
+	for name, count := range counters {
+		s.Counters[name] += count
+	}
+	maps.DeleteFunc(s.Counters, func(_ string, count uint64) bool { return count == 0 })
+	for i, e := range s.Endpoints {
+		if e.State == api.EndpointHere && e.Netns != "" && !attach.PortExists(e.HostPort) {
+			s.Endpoints[i].State = api.EndpointOrphan
+		}
+	}
+	return s
+}
+
+// known is status without what others than the node have to be asked for.
+func (n *node) known(targets []transport.TargetStatus) api.Status {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now()
+	nicknames := n.nicknames()
 	id, _ := n.identity.Name().MarshalText()
 	network := n.network.ID()
 	s := api.Status{
@@ -43,7 +62,7 @@ func (n *node) status() api.Status {
 
 		UptimeSec: int64(now.Sub(n.started) / time.Second),
 		Warnings:  slices.Clone(n.warnings),
-		Counters:  n.counters(),
+		Counters:  n.peerCounters(),
 	}
 	if n.bridge != nil {
 		s.Bridge = n.cfg.Bridge
@@ -59,9 +78,9 @@ func (n *node) status() api.Status {
 	for _, t := range targets {
 		s.Targets = append(s.Targets, api.Target{Target: t.Target, State: string(t.State), Peer: nameOrNone(t.Peer), Error: t.LastError, NextTry: t.NextTry})
 	}
-	s.Peers, s.Routes = n.statusPeers()
-	s.Links = n.statusLinks(now)
-	s.Endpoints = n.statusEndpoints()
+	s.Peers, s.Routes = n.statusPeers(nicknames)
+	s.Links = n.statusLinks(now, nicknames)
+	s.Endpoints = n.statusEndpoints(nicknames)
 	return s
 }
 
@@ -73,16 +92,22 @@ func nameOrNone(n crypto.Name) string {
 	return n.String()
 }
 
-// counters are everything that is counted: by the plane and switch, the sockets,
-// the device and the port rules.
-func (n *node) counters() map[string]uint64 {
-	all := n.plane.Counters().All()
+// peerCounters are what is counted for each peer, summed up. n.mu must be held.
+func (n *node) peerCounters() map[string]uint64 {
+	all := make(map[string]uint64)
 	for _, p := range n.peers {
 		all["frames_out"] += p.FramesOut.Load()
 		all["frames_in"] += p.FramesIn.Load()
 		all["bytes_out"] += p.BytesOut.Load()
 		all["bytes_in"] += p.BytesIn.Load()
 	}
+	return all
+}
+
+// counters are what is counted by the plane and switch, the sockets, the device and
+// the port rules. n.mu need not be held.
+func (n *node) counters() map[string]uint64 {
+	all := n.plane.Counters().All()
 	if d, ok := n.device.(tun.Dropped); ok {
 		for reason, count := range d.Dropped() {
 			all["device_"+strings.ReplaceAll(reason, "-", "_")] += count
@@ -104,7 +129,6 @@ func (n *node) counters() map[string]uint64 {
 			}
 		}
 	}
-	maps.DeleteFunc(all, func(_ string, count uint64) bool { return count == 0 })
 	return all
 }
 
@@ -139,8 +163,7 @@ func (n *node) nicknames() map[crypto.Name]string {
 }
 
 // statusPeers are the members and the ways to them.
-func (n *node) statusPeers() (peers []api.Peer, routes []api.Route) {
-	nicknames := n.nicknames()
+func (n *node) statusPeers(nicknames map[crypto.Name]string) (peers []api.Peer, routes []api.Route) {
 	ways := make(map[crypto.Name]route.Route)
 	for _, r := range n.table.Routes() {
 		ways[r.Destination] = r
@@ -176,8 +199,7 @@ func (n *node) statusPeers() (peers []api.Peer, routes []api.Route) {
 }
 
 // statusLinks are the neighbours, and the paths to each.
-func (n *node) statusLinks(now time.Time) []api.Link {
-	nicknames := n.nicknames()
+func (n *node) statusLinks(now time.Time, nicknames map[crypto.Name]string) []api.Link {
 	var links []api.Link
 	for _, p := range n.peers {
 		if p.paths == nil || !p.linked(now) && !p.paths.Up() {
@@ -219,8 +241,8 @@ func remoteOf(p transport.Path) string {
 }
 
 // statusEndpoints are all endpoints of the network, those of this host first.
-func (n *node) statusEndpoints() []api.Endpoint {
-	nicknames := n.nicknames()
+func (n *node) statusEndpoints(nicknames map[crypto.Name]string) []api.Endpoint {
+	alive := n.aliveHosts()
 	self := n.identity.Name()
 	var all []api.Endpoint
 	fenced := make(map[string]bool)
@@ -228,7 +250,7 @@ func (n *node) statusEndpoints() []api.Endpoint {
 		fenced[e.Host.String()+macOf(e.MAC)] = true
 	}
 	for _, a := range n.attachments {
-		e := n.localEndpoint(a)
+		e := n.endpointOf(a)
 		if fenced[e.Host+e.MAC] {
 			e.State = api.EndpointFenced
 		}
@@ -245,7 +267,7 @@ func (n *node) statusEndpoints() []api.Endpoint {
 		for _, a := range e.Addresses {
 			out.Addresses = append(out.Addresses, netip.PrefixFrom(a, a.BitLen()))
 		}
-		if state == api.EndpointRemote && !n.alive(e.Host) {
+		if state == api.EndpointRemote && !alive[e.Host] {
 			out.State = api.EndpointOrphan
 		}
 		all = append(all, out)

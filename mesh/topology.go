@@ -184,14 +184,13 @@ func (n *node) addOptOuts(e *route.Endpoint) {
 	}
 }
 
-// alive reports whether some host has a link with the one called name.
-func (n *node) alive(name crypto.Name) bool {
+// aliveHosts are the hosts with which some host has a link.
+func (n *node) aliveHosts() map[crypto.Name]bool {
+	alive := make(map[crypto.Name]bool)
 	for _, m := range n.gossip.Members() {
-		if m.Name == name {
-			return m.Alive
-		}
+		alive[m.Name] = m.Alive
 	}
-	return false
+	return alive
 }
 
 // followEndpoints tells the local bridge where addresses moved to, keeps the

@@ -53,6 +53,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -121,6 +122,20 @@ func (t *Table) Ensure() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.ensureLocked()
+}
+
+// Present reports whether the kernel has the rules: false when somebody flushed them.
+// An error says nothing about them.
+func (t *Table) Present() (bool, error) {
+	c, err := dial()
+	if err != nil {
+		return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
+	}
+	tables, err := c.ListTablesOfFamily(t.table.Family)
+	if err != nil {
+		return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
+	}
+	return slices.ContainsFunc(tables, func(table *nftables.Table) bool { return table.Name == t.table.Name }), nil
 }
 
 func (t *Table) ensureLocked() error {

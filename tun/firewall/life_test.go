@@ -140,7 +140,18 @@ func TestFlushed(t *testing.T) {
 		})
 	}
 	forged := forgedKinds(a, v, v)[3].frame
+	present := func(want bool) {
+		t.Helper()
+		l.in(l.host, func() error {
+			if there, err := table.Present(); there != want || err != nil {
+				t.Errorf("present %v, %v, want %v", there, err, want)
+			}
+			return nil
+		})
+	}
+	present(true)
 	flush()
+	present(false)
 	if n := trial(t, a, v, forged, 5); n != 5 {
 		t.Errorf("without rules %d of 5 delivered", n)
 	}
