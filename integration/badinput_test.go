@@ -172,6 +172,22 @@ func TestFailedStartDecidesNothing(t *testing.T) {
 	}
 }
 
+// TestResetAsAnotherUser: reset names the remedy where it may not do its work.
+func TestResetAsAnotherUser(t *testing.T) {
+	s := tell(t, lab.Config{Hosts: []string{"a"}})
+	host := s.Host("a")
+	dir := filepath.Dir(program)
+	if err := os.Chmod(dir, 0o755); err != nil { // for the other user to run it
+		t.Fatal(err)
+	}
+	defer os.Chmod(dir, 0o700)
+	r, err := host.Exec(s.ctx, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program,
+		"--socket", filepath.Join(s.Dir(), "none", "sock"), "reset", "--yes", "--state", filepath.Join(s.Dir(), "state"))
+	if err != nil || r.Code != 1 || !strings.Contains(r.Err, "run it as root") || strings.Count(r.Err, "\n") > 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // TestTakenPlaces: a port, a state directory and a bridge that another ripstop uses.
 func TestTakenPlaces(t *testing.T) {
 	s := tell(t, lab.Config{Hosts: []string{"a"}})
