@@ -153,7 +153,9 @@ func TestFailedStartDecidesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	powerless()
-	if r, err := host.Exec(s.ctx, program, "up", "--state", host.State(), "--socket", host.Socket(), "192.0.2.1"); err != nil || r.Code != 2 || !strings.Contains(r.Err, "no secret") {
+	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
+	defer cancel()
+	if r, err := host.Exec(ctx, program, "up", "--state", host.State(), "--socket", host.Socket(), "192.0.2.1"); err != nil || r.Code != 2 || !strings.Contains(r.Err, "no secret") {
 		t.Errorf("peers without a secret after a failed start: %+v, %v", r, err)
 	}
 	secret := filepath.Join(s.Dir(), "secret")
