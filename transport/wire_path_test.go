@@ -101,7 +101,9 @@ func FuzzParseTrain(f *testing.F) {
 			}
 		}
 		if report, err := ParseTrainReport(b); err == nil {
-			report.Whole()
+			if whole := report.Whole(); whole && report.Late != 0 && report.Arrived == 0 {
+				t.Fatalf("%+v: whole though nothing arrived", report)
+			}
 			if !bytes.Equal(report.Append(nil), b[:TrainReportLen]) {
 				t.Fatalf("%+v is written otherwise than it was read", report)
 			}

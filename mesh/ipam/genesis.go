@@ -220,7 +220,6 @@ func (m *Machine) evaluate() {
 		alone := len(list) == 1
 		if !slices.Equal(list, own.list) && (!alone || m.foundAsked) {
 			m.signList(list)
-			own = m.statements[m.self]
 		}
 	}
 	m.complete()

@@ -74,7 +74,6 @@ type simHost struct {
 	seen    map[crypto.Name]*endpointList // the endpoint map as this host has it
 	places  map[uint32]simPlace           // saved records: they never fall
 	targets []int
-	wakeAt  time.Time
 	next    int
 	bornOld bool
 	ids     int
