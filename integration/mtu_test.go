@@ -45,13 +45,27 @@ func (s *story) measured(mtu int, hosts ...string) {
 	})
 }
 
-// sizes pings with every size from 1 to most, in steps, and wants every answer.
+// tries is how often a size or a flow may suffer from a machine that is busy with
+// something else; what does not pass for its size fails every time.
+const tries = 3
+
+// sizes pings with every size from 1 to most, in steps, and wants answers.
 func (s *story) sizes(from string, to netip.Addr, most, step int) {
 	s.Helper()
-	for size := 1; size <= most; size += step {
-		s.answered(from, to, s.ping(from, to, lab.PingConfig{Size: size}))
+	for size := 1; size <= most; size = min(size+step, most) {
+		for try := 1; ; try++ {
+			if s.ping(from, to, lab.PingConfig{Size: size})[0].Answered {
+				break
+			}
+			s.Logf("%s pings %s with %d bytes: not answered, try %d", from, to, size, try)
+			if try == tries {
+				s.FailNow()
+			}
+		}
+		if size == most {
+			break
+		}
 	}
-	s.answered(from, to, s.ping(from, to, lab.PingConfig{Size: most}))
 }
 
 // tcp wants TCP to flow from one container to another.
@@ -67,13 +81,20 @@ func (s *story) tcp(from, to string, addr netip.Addr) {
 // udp wants every datagram of a slow flow of some size to arrive.
 func (s *story) udp(from, to string, addr netip.Addr, size int) {
 	s.Helper()
-	flow, err := lab.StartFlow(lab.FlowConfig{From: s.Container(from).Place, To: s.Container(to).Place, Addr: addr, Size: size, Interval: 5 * time.Millisecond})
-	if err != nil {
-		s.Fatal(err)
-	}
-	time.Sleep(500 * time.Millisecond)
-	if r := flow.Stop(500 * time.Millisecond); r.Lost() != 0 {
-		s.Errorf("UDP of %d bytes from %s to %s: %v", size, from, to, r)
+	for try := 1; ; try++ {
+		flow, err := lab.StartFlow(lab.FlowConfig{From: s.Container(from).Place, To: s.Container(to).Place, Addr: addr, Size: size, Interval: 5 * time.Millisecond})
+		if err != nil {
+			s.Fatal(err)
+		}
+		time.Sleep(500 * time.Millisecond)
+		r := flow.Stop(500 * time.Millisecond)
+		if r.Lost() == 0 {
+			return
+		}
+		s.Logf("UDP of %d bytes from %s to %s, try %d: %v", size, from, to, try, r)
+		if try == tries {
+			s.FailNow()
+		}
 	}
 }
 
