@@ -191,6 +191,26 @@ func TestPathSizeFalls(t *testing.T) {
 	}
 }
 
+// What this host refuses to send is not sent once more: the limit falls before the search
+// for a better one has an answer.
+func TestPathSizeRefusedHere(t *testing.T) {
+	w := newPathsWorld(t, 29)
+	w.wire(&sizedWire{rtt: 10 * time.Millisecond, device: [2]int{1472, 1472}, way: [2]int{1472, 1472}})
+	w.introduce()
+	w.run(time.Second)
+	e, on := w.end[0], DirectPath(w.end[1].addr)
+	for _, c := range []struct{ refused, want int }{
+		{0, 1472}, {-5, 1472}, {1473, 1472}, {1472, BaseLimit}, {BaseLimit, 1172}, {1172, 548}, {548, 548}, {1, 548},
+	} {
+		if e.TooBig(w.now, on, c.refused); e.Limit() != c.want {
+			t.Errorf("%d bytes refused: limit %d, want %d", c.refused, e.Limit(), c.want)
+		}
+	}
+	e.TooBig(w.now, DirectPath(worldAddr("192.0.2.9:9")), 100)
+	e.TooBig(w.now, Path{Kind: PathTCP}, 100)
+	t.Logf("right again after %v", w.until(0, 1472, time.Second))
+}
+
 // A path that never fell is looked at every 10 minutes.
 func TestPathSizeGrows(t *testing.T) {
 	w := newPathsWorld(t, 25)
