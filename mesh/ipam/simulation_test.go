@@ -12,8 +12,9 @@ import (
 )
 
 var (
-	seedsFlag = flag.Int("seeds", 200, "seeds of the simulation")
-	seedFlag  = flag.Uint64("seed", 0, "one seed only, if not 0")
+	seedsFlag   = flag.Int("seeds", 20, "seeds of the simulation")
+	plantedFlag = flag.Bool("planted", false, "plant each wrong behaviour and search 1000 seeds for it: minutes")
+	seedFlag    = flag.Uint64("seed", 0, "one seed only, if not 0")
 )
 
 var simRanges = []netip.Prefix{
@@ -323,9 +324,6 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	seeds := *seedsFlag
-	if testing.Short() {
-		seeds = min(seeds, 20)
-	}
 	var total time.Duration
 	var requests, granted, reachable, reached, steps int
 	for seed := uint64(1); seed <= uint64(seeds); seed++ {
@@ -368,10 +366,10 @@ func TestPlantedBugs(t *testing.T) {
 		bugNoDeadline: "no deadline", bugHandOverNoNotes: "hand-over without notes",
 		bugNoQuarantine: "state loss not noticed",
 	}
-	limit := uint64(1000)
-	if testing.Short() {
-		limit = 100
+	if !*plantedFlag {
+		t.Skip("long: run it by -planted")
 	}
+	const limit = 1000
 	for b := bugNone + 1; b <= bugNoQuarantine; b++ {
 		t.Run(names[b], func(t *testing.T) {
 			for seed := uint64(1); seed <= limit; seed++ {
