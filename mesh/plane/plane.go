@@ -3,16 +3,15 @@
 //
 //	outbound, one goroutine a device queue
 //
-//	  tun.Queue      route.Switch         in the frame's own buffer                 transport.Socket
-//	  ReadBatch ──▶ FromLocal ──▶ to peer ──▶ record, header ──▶ Channel.Seal ──▶ [relay header] ──▶ Send
-//	                  │             └ small frames to one peer share a datagram
+//	  tun.Queue      route.Switch        one lane a peer          arena, equal datagrams side by side
+//	  ReadBatch ──▶ FromLocal ──▶ to peer ──▶ lane ──▶ [cut | join | pieces] ──▶ Channel.Seal ──▶ [relay header] ──▶ Send
+//	                  ├─▶ copies ───────────▶ lanes of all hosts
 //	                  ├─▶ answer ─▶ WriteBatch (ARP, ND)
-//	                  ├─▶ copies ─▶ one datagram a host
 //	                  └─▶ drop, counted
 //
 //	inbound, one goroutine a socket (and one a TCP connection that carries data)
 //
-//	  ReceiveFunc ──▶ type? ── data ─────▶ Channel.Open ─▶ records ─▶ route.Switch.FromPeer ─▶ WriteBatch
+//	  ReceiveFunc ──▶ type? ── data ─────▶ Channel.Open ─▶ records ─▶ [pieces] ─▶ route.Switch.FromPeer ─▶ [join] ─▶ WriteBatch
 //	                   ├────── control ──▶ Channel.Open ─▶ Events.Control (probes, requests)
 //	                   └────── relay ────▶ Channel.Check ─▶ for us: as above, without the relay header
 //	                                                     └▶ for others: next hop, new tag ─▶ Send
@@ -22,9 +21,14 @@
 // batch; whoever owns the truth (mesh.Node) stores a new one when something
 // changed. What is not delivered is counted under a name (Counters).
 //
-// Buffers: a frame read from the device is sealed and sent in its own buffer,
-// a datagram received is opened and written in its own buffer. Only copies to
-// several hosts, and small frames that join a datagram, are copied.
+// Buffers: frames read from the device are copied once, into the datagrams of an
+// arena that stays in a core's cache, and sealed there; what lies side by side and
+// is of one length leaves as one train. A datagram received is opened in its own
+// buffer and its frames are written from there: those of one train by one gathering
+// write, in which a checksum is neither computed nor verified.
+//
+// Read outbound.go and inbound.go first, then sender.go (trains, relay headers),
+// fragment.go (frames longer than their path carries) and snapshot.go.
 package plane
 
 import (
