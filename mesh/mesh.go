@@ -18,8 +18,8 @@
 // drains what they want sent, and publishes the next Snapshot. Nothing waits for
 // the network under the lock.
 //
-// Read node.go first (start and end), then loop.go, peers.go, topology.go and
-// endpoints.go.
+// Read node.go first (start and end), then loop.go, peers.go and topology.go; what
+// is attached is in attachment.go, endpoints.go, claim.go and leftovers.go.
 //
 // Log keys: peer (name), nickname, address, error, target, endpoint, mac,
 // interface, bridge, device, path.
