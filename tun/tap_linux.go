@@ -1,6 +1,7 @@
 package tun
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -201,10 +202,12 @@ func (q *tapQueue) ReadBatch(frames []Frame) (int, error) {
 	q.frames, q.n, q.err = frames, 0, nil
 	err := q.raw.Read(q.read)
 	if err != nil && !q.tap.closed.Load() {
-		// The poller gives up on a descriptor in error (its device was deleted)
-		// without saying which error: a read says it.
-		if controlErr := q.raw.Control(q.probe); controlErr == nil && q.err != nil {
-			err = q.err
+		// The poller gives up on a descriptor in error without saying which error: a
+		// read says it. While the kernel still takes the device apart a read says
+		// EAGAIN, but only that puts the descriptor in error (tun_chr_poll in
+		// drivers/net/tun.c).
+		if q.raw.Control(q.probe) == nil {
+			err = cmp.Or[error](q.err, ErrDeleted)
 		}
 	}
 	n := q.n
