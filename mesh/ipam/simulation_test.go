@@ -50,6 +50,16 @@ func simulate(seed uint64, b bug) *world {
 	for _, h := range w.hosts {
 		w.after(w.between(0, 3*time.Second), h.up)
 	}
+	if seed%8 == 7 { // only how founders find each other
+		w.calm, w.loss, w.slow = false, 0.2, 0.1
+		for range 3 {
+			w.unsteady()
+		}
+		w.runFor(30 * time.Second)
+		w.quiet()
+		w.elapsed = w.now.Sub(simEpoch)
+		return w
+	}
 	if w.chance(0.3) {
 		w.unsteady()
 	}

@@ -201,6 +201,10 @@ func (m *Machine) onWitness(from crypto.Name, r *reader) error {
 		no("has heard or awaited it within " + silentFor.String())
 		return nil
 	}
+	if m.removal != nil && m.removal.victim == victim && m.self.Compare(from) < 0 { // of two takers the lower name goes on
+		no("is removing it itself")
+		return nil
+	}
 	p := m.promises[victim]
 	if p != nil && p.taker != from && m.now.Sub(p.at) < promiseFor {
 		no("has signed for " + p.taker.String())

@@ -68,16 +68,18 @@ type simHost struct {
 	diskFull bool
 	saving   *Ready
 
-	pending map[uint64]*simRequest
-	work    map[netip.Addr]*workload
-	version uint64
-	seen    map[crypto.Name]*endpointList // the endpoint map as this host has it
-	places  map[uint32]simPlace           // saved records: they never fall
-	targets []int
-	next    int
-	bornOld bool
-	ids     int
-	lastMap [32]byte
+	pending     map[uint64]*simRequest
+	work        map[netip.Addr]*workload
+	version     uint64
+	seen        map[crypto.Name]*endpointList // the endpoint map as this host has it
+	places      map[uint32]simPlace           // saved records: they never fall
+	targets     []int
+	next        int
+	bornOld     bool
+	restoredOld bool      // this run began with an old disk
+	told        time.Time // when others first told it that its disk is old
+	ids         int
+	lastMap     [32]byte
 }
 
 type simPlace struct {
@@ -266,6 +268,7 @@ func (h *simHost) up() {
 	}
 	h.run++
 	run := h.run
+	h.restoredOld, h.told = h.bornOld, time.Time{}
 	h.pending, h.saving, h.paused = make(map[uint64]*simRequest), nil, false
 	var err error
 	if h.journal == nil {
@@ -413,6 +416,7 @@ func (h *simHost) sendDigest(o *simHost, ask bool) {
 			return
 		}
 		if delta := o.m.Delta(digest); len(delta) > 0 {
+			h.tells(o)
 			if len(delta) > maxDelta {
 				h.w.fail(13, "delta of %d bytes", len(delta))
 			}
@@ -422,6 +426,16 @@ func (h *simHost) sendDigest(o *simHost, ask bool) {
 			o.sendDigest(h, false)
 		}
 	})
+}
+
+// tells notes that what o sends to h next shows h that its disk is old. It may be
+// lost, so it is noted only where nothing is lost.
+func (h *simHost) tells(o *simHost) {
+	x := o.m.hints[h.name]
+	if h.m != nil && h.restoredOld && h.told.IsZero() && x != nil && x.uid != h.m.cfg.UID && x.seq > h.m.diskSeq &&
+		h.m.genesis != nil && o.m.genesis != nil && h.m.genesis.hash == o.m.genesis.hash && h.w.loss == 0 && h.w.slow == 0 && len(h.w.cut) == 0 {
+		h.told = h.w.now
+	}
 }
 
 func (h *simHost) sendDelta(o *simHost, delta []byte) {
@@ -639,6 +653,10 @@ func (h *simHost) answer(a Answer) {
 		if b, _ := l.block(addr); !h.w.tainted[b] && len(h.w.maps) < 2 {
 			h.w.fail(7, "host %d gives %v %v after its release", h.i, addr, h.w.now.Sub(t))
 		}
+	}
+	if e := h.m.entries[addr]; !h.told.IsZero() && e != nil && e.kind == kindUsed && r.kind == "allocate" &&
+		h.w.now.Sub(h.told) > 200*time.Millisecond && h.w.now.Sub(h.told) < 55*time.Second {
+		h.w.fail(1, "host %d gives out %v of its own %v after it was told that its disk is old", h.i, addr, h.w.now.Sub(h.told))
 	}
 	k := &workload{host: h, id: r.id, addr: addr}
 	if h.m != nil && h.m.genesis != nil {
