@@ -63,7 +63,7 @@ type scenario struct {
 	excuse               bool // an assertion may be wrong: clashes only until all have met
 }
 
-var searchFlag = flag.Int("search", 12000, "situations of each scenario of the search")
+var searchFlag = flag.Int("search", 2000, "situations of each scenario of the search")
 
 type search struct {
 	bug    bug
