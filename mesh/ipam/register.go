@@ -122,6 +122,9 @@ func (m *Machine) link(c *chain) (int, bool) {
 		}
 	}
 	if at == noLink {
+		if first := c.steps[0]; first.term == 0 && first.num <= 1 {
+			return 0, false // it should follow on the genesis
+		}
 		from = 1 // the first step's signer cannot be checked
 	}
 	for i := from; i < len(c.steps); i++ {
@@ -210,7 +213,7 @@ func (m *Machine) hold(from crypto.Name, c *chain) {
 
 // settleGap accepts a chain that two neighbours gave, or a single one for long enough.
 func (m *Machine) settleGap(g *gap) {
-	if len(g.from) < min(2, len(m.neighbours)) && m.now.Sub(g.since) < gapWait {
+	if len(g.from) < max(1, min(2, len(m.neighbours))) && m.now.Sub(g.since) < gapWait {
 		return
 	}
 	delete(m.gaps, g.chain.block)

@@ -272,7 +272,9 @@ func (m *Machine) load(b []byte) (lost bool, err error) {
 	if f := int(b[0])<<8 | int(b[1]); f > journalFormat {
 		return false, fmt.Errorf("ipam: journal of format %d, this version knows %d: %w", f, journalFormat, crypto.ErrNewerFormat)
 	}
-	b = b[2:]
+	if b = b[2:]; len(b) == 0 {
+		return false, damaged("empty")
+	}
 	for first := true; len(b) > 0; first = false {
 		r := &reader{b: b}
 		n := int(r.u32())
