@@ -205,7 +205,8 @@ func TestControlLoopbackHalfHandshakes(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if d := time.Since(began); d < handshakeTimeout-time.Second || d > handshakeTimeout+2*time.Second {
+	// The sixty handshakes themselves take seconds on a busy machine.
+	if d := time.Since(began); d < handshakeTimeout-time.Second || d > 4*handshakeTimeout {
 		t.Errorf("they lasted %v, not %v", d, handshakeTimeout)
 	}
 	if len(h.seen("up")) != 0 {
