@@ -367,11 +367,12 @@ func (m *Machine) Delta(digest []byte) []byte {
 	if len(digest) != len(own) || digest[0] != own[0] || string(digest) == string(own) {
 		return nil
 	}
+	m.turn += 97 // begin elsewhere each time: what is refused must not keep back the rest
 	b := []byte{deltaVersion}
 	const hints = 1 + 32 + 1 + 8
-	for _, n := range sortedNames(m.hints) {
+	for _, n := range turned(sortedNames(m.hints), m.turn) {
 		at := hints + 8*int(n[0]%digestHints)
-		if len(b) < maxDelta/3 && string(digest[at:at+8]) != string(own[at:at+8]) {
+		if len(b) < maxDelta/6 && string(digest[at:at+8]) != string(own[at:at+8]) {
 			b = m.hints[n].append(append(b, sectionHint))
 		}
 	}
@@ -398,12 +399,16 @@ func (m *Machine) Delta(digest []byte) []byte {
 			blocks = append(blocks, n)
 		}
 	}
-	if len(blocks) > 0 { // begin elsewhere each time: what is refused must not keep back the rest
-		m.turn++
-		at := m.turn * 97 % len(blocks)
-		blocks = append(slices.Clone(blocks[at:]), blocks[:at]...)
+	return nonEmpty(m.appendChains(b, turned(blocks, m.turn)))
+}
+
+// turned begins a list at another place.
+func turned[T any](list []T, turn int) []T {
+	if len(list) == 0 {
+		return nil
 	}
-	return nonEmpty(m.appendChains(b, blocks))
+	at := turn % len(list)
+	return append(slices.Clone(list[at:]), list[:at]...)
 }
 
 // appendChains appends a section with as many saved chains as have room.

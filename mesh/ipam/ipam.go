@@ -85,8 +85,8 @@ type Config struct {
 	Rest     time.Duration // an address is not given out again before; 60 s
 	Deadline time.Duration // of a request that names none; 10 s
 
-	// Elsewhere says which host the endpoint map has an address at. Such an
-	// address is not given out. Nil: the map is empty.
+	// Elsewhere says which other host the endpoint map has an address at, be that
+	// host in reach or not. Such an address is not given out. Nil: the map is empty.
 	Elsewhere func(netip.Addr) (crypto.Name, bool)
 }
 
@@ -123,8 +123,9 @@ type Event struct {
 
 // Ready is what is to be done now, in this order: deliver Refusals and Events;
 // then write Snapshot or append Save, and wait until it is durable; then Send,
-// Answers and Announce; then call Done. When writing fails, nothing after it is
-// done and Done gets the error.
+// Answers and Announce; then call Done, and Ready again until it is Empty. When
+// writing fails, nothing after it is done and Done gets the error. While a write is
+// under way the machine takes requests and messages; they go with the next one.
 type Ready struct {
 	Refusals []Answer // depend on nothing that is to be saved
 	Events   []Event

@@ -284,6 +284,16 @@ func TestJournal(t *testing.T) {
 	if r, err := Restore(cfg, simEpoch, damaged, (*journal)[:lengths[3]]); err != nil || r.recover.IsZero() || r.entries[addrs[3]] == nil {
 		t.Errorf("the generation before: %v", err)
 	}
+	moved := cfg
+	moved.Range = netip.MustParsePrefix("10.40.0.0/16")
+	if _, err := Restore(moved, simEpoch, *journal); !errors.Is(err, ErrForeign) {
+		t.Errorf("another range: %v", err)
+	}
+	moved = cfg
+	moved.Network[0] = 1
+	if _, err := Restore(moved, simEpoch, *journal); !errors.Is(err, ErrForeign) {
+		t.Errorf("another network: %v", err)
+	}
 	other := cfg
 	other.Identity = simIdentities[1]
 	if _, err := Restore(other, simEpoch, *journal); !errors.Is(err, ErrDamaged) {

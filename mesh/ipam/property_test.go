@@ -215,8 +215,11 @@ func (h *simHost) checkSize() {
 	for _, b := range sortedKeys(m.registers) {
 		u.add(m.registers[b].latest)
 	}
-	// A removal costs its proof, of about 350 bytes, once.
-	if limit := 200*len(m.registers) + 512*(len(h.w.hosts)+1) + 350*len(u.parts); u.size() > limit {
+	limit := 200*len(m.registers) + 512*(len(h.w.hosts)+1)
+	for t := range u.parts { // a removal costs its proof once
+		limit += 350 + 40*len(t.entries)
+	}
+	if u.size() > limit {
 		h.w.fail(13, "host %d: %d bytes for %d registers of %d hosts", h.i, u.size(), len(m.registers), len(h.w.hosts))
 	}
 }

@@ -15,7 +15,7 @@ import (
 //
 //	"ripstop ipam" 12 | format 2 | frame (snapshot) | frame (save) | frame (save) | …
 //	frame   length 4 | box: sealed by the host's key, so it is checked as well
-//	text    kind 1 | number 8 | puts: kind of thing 1 | its fields
+//	text    kind 1 | number 8 | network 16 | puts: kind of thing 1 | its fields
 //
 // A put sets one thing to a value or removes it, so the last one counts. Numbers
 // rise by one from frame to frame. A frame that is cut off at the end is a write
@@ -28,8 +28,12 @@ const (
 	maxFrame      = 16 << 20
 )
 
-// ErrDamaged: no journal that was handed over can be read from its beginning.
-var ErrDamaged = errors.New("damaged")
+var (
+	// ErrDamaged: no journal that was handed over can be read from its beginning.
+	ErrDamaged = errors.New("damaged")
+	// ErrForeign: the journal is of another network, or of another range.
+	ErrForeign = errors.New("not of this network and range")
+)
 
 // The kinds of things that are saved.
 const (
@@ -115,12 +119,16 @@ func (m *Machine) landed(f *flight) {
 }
 
 func (m *Machine) encodeSave(seq uint64, keys []saveKey) []byte {
-	b := put64([]byte{frameSave}, seq)
+	b := m.head(frameSave, seq)
 	u := m.newBundler()
 	for _, k := range keys {
 		b = m.put(b, u, k)
 	}
 	return m.frame(m.putBundle(b, u))
+}
+
+func (m *Machine) head(kind byte, seq uint64) []byte {
+	return append(put64([]byte{kind}, seq), m.cfg.Network[:]...)
 }
 
 // encodeSnapshot writes everything.
@@ -131,7 +139,7 @@ func (m *Machine) encodeSnapshot(seq uint64) []byte {
 }
 
 func (m *Machine) snapshotText(seq uint64) []byte {
-	b := put64([]byte{frameSnapshot}, seq)
+	b := m.head(frameSnapshot, seq)
 	u := m.newBundler()
 	b = m.put(b, u, saveKey{kind: saveBoot})
 	b = m.put(b, u, saveKey{kind: saveStatement})
@@ -232,8 +240,9 @@ func (m *Machine) put(b []byte, u *bundler, k saveKey) []byte {
 }
 
 // Restore makes the machine of a host from its journals, the newest first. One
-// that was written by a newer version is crypto.ErrNewerFormat and must be left as
-// it is; when none can be read, ErrDamaged.
+// that was written by a newer version is crypto.ErrNewerFormat, and one of another
+// network or range ErrForeign: both must be left as they are. When none can be
+// read, ErrDamaged.
 func Restore(cfg Config, now time.Time, journals ...[]byte) (*Machine, error) {
 	return restore(cfg, nil, now, journals...)
 }
@@ -246,7 +255,7 @@ func restore(cfg Config, h *hooks, now time.Time, journals ...[]byte) (*Machine,
 			return nil, err
 		}
 		lost, err := m.load(j)
-		if errors.Is(err, crypto.ErrNewerFormat) {
+		if errors.Is(err, crypto.ErrNewerFormat) || errors.Is(err, ErrForeign) {
 			return nil, err
 		}
 		if err != nil {
@@ -288,7 +297,7 @@ func (m *Machine) load(b []byte) (lost bool, err error) {
 		if err == nil {
 			err = m.replay(plain, first)
 		}
-		if errors.Is(err, crypto.ErrNewerFormat) {
+		if errors.Is(err, crypto.ErrNewerFormat) || errors.Is(err, ErrForeign) {
 			return false, err
 		}
 		if err != nil {
@@ -306,6 +315,9 @@ func (m *Machine) load(b []byte) (lost bool, err error) {
 func (m *Machine) replay(plain []byte, first bool) error {
 	r := &reader{b: plain}
 	kind, seq := r.u8(), r.u64()
+	if network := crypto.NetworkID(r.take(16)); r.err == nil && network != m.cfg.Network {
+		return fmt.Errorf("ipam: journal of the network %v, this one is %v: %w", network, m.cfg.Network, ErrForeign)
+	}
 	if first != (kind == frameSnapshot) || !first && seq != m.seq+1 {
 		return fmt.Errorf("frame %d of kind %d behind %d", seq, kind, m.seq)
 	}
@@ -337,7 +349,7 @@ func (m *Machine) replayPut(r *reader) {
 			return
 		}
 		if g.prefix != m.lay.prefix {
-			r.fail(fmt.Errorf("ipam: the address map is of the range %v, not %v", g.prefix, m.lay.prefix))
+			r.fail(fmt.Errorf("ipam: journal of the range %v, this host is to number %v: %w", g.prefix, m.lay.prefix, ErrForeign))
 			return
 		}
 		g.saved = true

@@ -242,9 +242,8 @@ func (m *Machine) movedOf(host crypto.Name) (list []uint32) {
 		}
 	}
 	if len(list) > 8 {
-		at := m.turn % len(list)
 		m.turn += 8
-		list = append(slices.Clone(list[at:]), list[:at]...)[:8]
+		list = turned(list, m.turn)[:8]
 	}
 	return list
 }
