@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // FlowConfig describes numbered UDP datagrams from one place to another.
@@ -47,8 +49,9 @@ func (r FlowReport) String() string {
 type Flow struct {
 	cfg    FlowConfig
 	send   net.Conn
-	listen net.PacketConn
-	stop   chan struct{}
+	listen *net.UDPConn
+	stop   chan struct{} // closed by Stop
+	drain  time.Duration // set before stop is closed
 	wg     sync.WaitGroup
 	sent   atomic.Uint64
 
@@ -62,6 +65,11 @@ type Flow struct {
 
 const flowHeader = 8
 
+// flowBuffer is the receive buffer asked for: small datagrams take 768 bytes each of
+// it, and what a receiver without the CPU for a second has no room for would look
+// lost on the way.
+const flowBuffer = 8 << 20
+
 // StartFlow starts a stream, until Stop.
 func StartFlow(cfg FlowConfig) (*Flow, error) {
 	if cfg.Interval == 0 {
@@ -72,11 +80,12 @@ func StartFlow(cfg FlowConfig) (*Flow, error) {
 	}
 	cfg.Size = max(cfg.Size, flowHeader)
 	f := &Flow{cfg: cfg, stop: make(chan struct{}), seen: make(map[uint64]bool)}
-	err := cfg.To.Do(func() (err error) {
-		f.listen, err = net.ListenPacket("udp", netip.AddrPortFrom(cfg.Addr, cfg.Port).String())
-		return err
-	})
-	if err != nil {
+	var err error
+	if f.listen, err = cfg.To.ListenUDP(netip.AddrPortFrom(cfg.Addr, cfg.Port)); err != nil {
+		return nil, fmt.Errorf("lab: flow %s→%s: %w", cfg.From.name, cfg.To.name, err)
+	}
+	if err := f.makeRoom(); err != nil {
+		f.listen.Close()
 		return nil, fmt.Errorf("lab: flow %s→%s: %w", cfg.From.name, cfg.To.name, err)
 	}
 	err = cfg.From.Do(func() (err error) {
@@ -109,14 +118,59 @@ func (f *Flow) sender() {
 	}
 }
 
+// makeRoom enlarges the receive buffer: as far as is asked for with the privilege
+// to, else as far as the machine lets anybody.
+func (f *Flow) makeRoom() error {
+	return f.control(func(fd int) error {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, flowBuffer) == nil {
+			return nil
+		}
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, flowBuffer)
+	})
+}
+
+// waiting says whether a datagram lies in the socket.
+func (f *Flow) waiting() bool {
+	var n int
+	err := f.control(func(fd int) (err error) {
+		n, err = unix.IoctlGetInt(fd, unix.SIOCINQ)
+		return err
+	})
+	return err == nil && n > 0
+}
+
+func (f *Flow) control(do func(fd int) error) error {
+	raw, err := f.listen.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if controlErr := raw.Control(func(fd uintptr) { err = do(int(fd)) }); controlErr != nil {
+		return controlErr
+	}
+	return err
+}
+
+// receiver counts until Stop, and then until nothing came for the time to drain. A
+// read past its deadline fails without a look into the socket, so a deadline alone
+// says only that time went by, perhaps without the CPU: it is renewed, and the end is
+// a whole interval without a datagram and a socket with none.
 func (f *Flow) receiver() {
 	b := make([]byte, 1<<16)
+	quiet := false // nothing has come since the deadline was renewed
 	for {
-		n, _, err := f.listen.ReadFrom(b)
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+		n, _, err := f.listen.ReadFromUDPAddrPort(b)
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
-		}
-		if err == nil && n >= flowHeader {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			<-f.stop
+			if quiet && !f.waiting() {
+				return
+			}
+			quiet = true
+			f.listen.SetReadDeadline(time.Now().Add(f.drain))
+		case err == nil && n >= flowHeader:
+			quiet = false
 			f.arrived(time.Now(), binary.BigEndian.Uint64(b))
 		}
 	}
@@ -161,10 +215,11 @@ func (f *Flow) Silence() time.Duration {
 	return time.Since(f.last)
 }
 
-// Stop ends the sending, waits drain for what is under way, and reports.
+// Stop ends the sending, waits until nothing has come for drain, and reports.
 func (f *Flow) Stop(drain time.Duration) FlowReport {
+	f.drain = drain
 	close(f.stop)
-	f.listen.SetReadDeadline(time.Now().Add(drain))
+	f.listen.SetReadDeadline(time.Now()) // the receiver sets its own from here on
 	f.wg.Wait()
 	f.send.Close()
 	f.listen.Close()
