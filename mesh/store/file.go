@@ -56,19 +56,29 @@ func (s *Store) WriteFile(name string, data []byte, perm fs.FileMode) error {
 	return nil
 }
 
+// create makes an empty file in place of whatever has the name.
+func (s *Store) create(name string, perm fs.FileMode) (*os.File, error) {
+	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	f, err := s.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(perm); err != nil { // the umask may have taken something
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 func (s *Store) replace(name string, data []byte, perm fs.FileMode) error {
 	temp := name + tempSuffix
-	if err := s.root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := s.root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
+	f, err := s.create(temp, perm)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	if err == nil {
-		err = f.Chmod(perm) // the umask may have taken something
-	}
 	if err == nil {
 		err = f.Sync()
 	}

@@ -9,6 +9,7 @@
 //	  admin           0600, the network's private admin key, on the host that made it
 //	  targets         JSON, the dial list
 //	  endpoints       JSON, what is attached
+//	  ipam.1  ipam.2  the journal of addresses, two generations; see Journal
 //	  NAME.tmp        a write that was interrupted; removed at the next Open
 //
 // A file is replaced whole: written beside, synced, renamed, and the directory
@@ -18,7 +19,7 @@
 //
 // The store knows no keys: a caller that wants a file sealed seals it.
 //
-// Read store.go first, then file.go.
+// Read store.go first, then file.go and journal.go.
 package store
 
 import (
@@ -43,6 +44,7 @@ const (
 	Admin     = "admin"
 	Targets   = "targets"
 	Endpoints = "endpoints"
+	Addresses = "ipam" // a journal
 )
 
 const (
