@@ -21,6 +21,10 @@ nothing else is kept, so the output has to reach every host by a safe way. --cip
 network whose frames are neither encrypted nor protected, for underlays that are private already;
 that cannot be changed later.
 
+A network also has an admin key, with which hosts can be shut out of it. --admin-file says where to
+keep it: it is made together with the secret, and nothing can bring it back later. (A network that
+` + "`ripstop up`" + ` makes by itself has it in that host's state directory, as ` + "`admin`" + `.)
+
 ` + "`secret show`" + ` prints the token this host uses. Of a passphrase there is nothing to show.
 
 Examples:
@@ -77,8 +81,13 @@ func secretNew(in *invocation, policy crypto.CipherPolicy, adminFile string) err
 		if err := writeNew(adminFile, admin); err != nil {
 			return fmt.Errorf("admin key: %w", err)
 		}
+		return printSecret(in, network)
 	}
-	return printSecret(in, network)
+	if err := printSecret(in, network); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(in.Err, "the admin key of this network, with which hosts can be shut out, was not kept: use --admin-file FILE to keep it")
+	return err
 }
 
 // writeNew writes the admin key into a file that must not be there yet.
