@@ -7,9 +7,11 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -293,6 +295,28 @@ func TestCommandsAskTheDaemon(t *testing.T) {
 	if code, _, errOut := serve(t, d)("reset"); code != ExitFailed || len(d.asked) != 0 || !strings.Contains(errOut, "nothing was removed") {
 		t.Errorf("reset answered with no: code %d, asked %+v, err %q", code, d.asked, errOut)
 	}
+}
+
+// TestStopTrustsTheKernel: the number that the daemon gives for its process is for
+// people; in another PID namespace an innocent process has it.
+func TestStopTrustsTheKernel(t *testing.T) {
+	innocent := exec.Command("sleep", "60")
+	if err := innocent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{status: func() api.Status {
+		s := sample()
+		s.PID = innocent.Process.Pid
+		return s
+	}}
+	code, _, errOut := serve(t, d)("stop")
+	if code != ExitOK || errOut != "" {
+		t.Errorf("code %d, err %q", code, errOut)
+	}
+	if err := errors.Join(innocent.Process.Signal(syscall.Signal(0)), innocent.Process.Kill()); err != nil {
+		t.Errorf("the innocent process: %v", err)
+	}
+	innocent.Wait()
 }
 
 func TestAttachRefusesTheHostItself(t *testing.T) {

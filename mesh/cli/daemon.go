@@ -52,21 +52,21 @@ func end(ctx context.Context, in *invocation, ask func(*api.Client, context.Cont
 	defer cancel()
 	client := in.client()
 	defer client.Close()
-	status, err := client.Status(ctx)
-	if err != nil {
+	// Opened before it is asked, so that its number cannot become somebody else's. A
+	// daemon that is not seen as a process, or is this one, is gone when its socket is.
+	pid, pidfd, err := client.Process(ctx)
+	if errors.Is(err, api.ErrUnreachable) {
 		return err
 	}
-	// Opened before it is asked, so that its number cannot become somebody else's. A
-	// daemon in another PID namespace is not found: then its socket has to do.
-	pidfd, pidErr := unix.PidfdOpen(status.PID, 0)
-	if pidErr == nil {
+	visible := err == nil && pid != os.Getpid()
+	if err == nil {
 		defer unix.Close(pidfd)
 	}
 	if err := ask(client, ctx); err != nil {
 		return err
 	}
 	for ctx.Err() == nil {
-		if pidErr == nil {
+		if visible {
 			ended := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 			if n, err := unix.Poll(ended, 100); n > 0 && err == nil {
 				return nil
@@ -78,7 +78,10 @@ func end(ctx context.Context, in *invocation, ask func(*api.Client, context.Cont
 		}
 		pause(ctx, 50*time.Millisecond)
 	}
-	return fmt.Errorf("the daemon, process %d, has not ended after %v", status.PID, stopTimeout)
+	if visible {
+		return fmt.Errorf("the daemon, process %d, has not ended after %v", pid, stopTimeout)
+	}
+	return fmt.Errorf("the daemon still answers after %v", stopTimeout)
 }
 
 // pause waits for d, or less when ctx ends.
