@@ -73,6 +73,7 @@ type nodeState struct {
 	gossip       *gossip.State
 	damping      *gossip.Damping
 	random       *mathrand.Rand
+	probes       transport.ProbeBudget // of all peers' paths
 	peers        map[crypto.Name]*peer
 	byShort      map[crypto.ShortName]*peer
 	receivers    map[uint32]*plane.Receiver

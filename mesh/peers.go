@@ -139,7 +139,7 @@ func (n *node) setUID(p *peer, uid crypto.UID) {
 }
 
 func (n *node) newPaths() *transport.Paths {
-	return transport.NewPaths(transport.PathsConfig{Random: n.random, Fragmenting: n.fragmenting})
+	return transport.NewPaths(transport.PathsConfig{Random: n.random, Budget: &n.probes, Fragmenting: n.fragmenting})
 }
 
 // connEvents are the control connections' callbacks.

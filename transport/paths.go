@@ -78,6 +78,7 @@ type PathsConfig struct {
 	ProbeIdle   time.Duration // mean pause between probes of an idle link; 0: 5 s
 	Lost        int           // unanswered probes in a row that end a path; 0: 4
 	TCPPenalty  time.Duration // added to the round trip of the TCP path by Cost; 0: 25 ms
+	Budget      *ProbeBudget  // shared by all Paths of the host; nil: one of its own
 	Fragmenting bool          // datagrams may be cut on their way (Socket.SetDF is off): sizes and trains are not measured
 }
 
@@ -99,7 +100,8 @@ type PathsConfig struct {
 // is overdue, the other paths that are up are probed, too; with the second overdue, one
 // that has answered is taken. A path that is heard but says that it does not hear us
 // is probed as well, and then only an answer counts: so a one-way path ends at both
-// ends. All other paths are probed once in about 5 s (10 s when not in use).
+// ends. All other paths are probed once in about 5 s (10 s when not in use), less often
+// where a host has many of them: see ProbeBudget.
 //
 // After a pause of the caller (a call more than 100 ms later than Next said) nothing
 // expires; every deadline begins again.
@@ -172,6 +174,9 @@ func NewPaths(cfg PathsConfig) *Paths {
 	}
 	if cfg.TCPPenalty <= 0 {
 		cfg.TCPPenalty = 25 * time.Millisecond
+	}
+	if cfg.Budget == nil {
+		cfg.Budget = new(ProbeBudget)
 	}
 	return &Paths{cfg: cfg}
 }

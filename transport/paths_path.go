@@ -33,7 +33,8 @@ type path struct {
 	idleAt  time.Time // next probe while nothing is the matter
 	retryAt time.Time // next probe while down
 	retry   time.Duration
-	heldTo  time.Time // no probe before: probeRate was used up
+	heldTo  time.Time // no probe before: a rate was used up
+	slotAt  time.Time // no probe before while nothing is the matter; zero: it has no slot
 
 	outcomes uint32 // of the last 32 probes; 1: lost
 	counted  int
@@ -180,7 +181,7 @@ func (p *path) fail(now time.Time) {
 	p.unheard, p.burst, p.answers, p.eager = 0, 0, 0, 0
 	p.tries = firstTries
 	p.retry = 0
-	p.soon = false
+	p.soon, p.slotAt = false, time.Time{}
 	p.size, p.train = pathSize{}, pathTrain{}
 }
 

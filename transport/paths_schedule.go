@@ -36,6 +36,7 @@ func (p *Paths) idlePause(q *path) time.Duration {
 // probeAt is when q is to be probed next; false: not before something happens.
 func (p *Paths) probeAt(q *path) (time.Time, bool) {
 	at, ok := p.wantedAt(q)
+	idle := q.idle(at)
 	if !q.probed.IsZero() {
 		space := probeSpace
 		if q.burst > 0 {
@@ -43,7 +44,16 @@ func (p *Paths) probeAt(q *path) (time.Time, bool) {
 		}
 		at = later(at, q.probed.Add(space))
 	}
+	if idle {
+		at = later(at, q.slotAt)
+	}
 	return later(at, q.heldTo), ok
+}
+
+// idle reports whether nothing is the matter with a path that is wanted to be probed
+// at the time told: the probe may wait.
+func (q *path) idle(wanted time.Time) bool {
+	return q.up && wanted.Equal(q.idleAt) || !q.up && q.tries >= firstTries && wanted.Equal(q.retryAt)
 }
 
 func (p *Paths) wantedAt(q *path) (time.Time, bool) {
@@ -94,8 +104,13 @@ func (p *Paths) order() []*path {
 	return order
 }
 
-// probe sends one on q, if the rate allows.
+// probe sends one on q, if the rates allow.
 func (p *Paths) probe(now time.Time, q *path) {
+	if at, _ := p.wantedAt(q); q.slotAt.IsZero() && q.idle(at) {
+		if q.slotAt = p.cfg.Budget.slot(now); q.slotAt.After(now) {
+			return
+		}
+	}
 	if p.tokensAt.IsZero() {
 		p.tokens = probeBurst
 	} else {
@@ -110,7 +125,12 @@ func (p *Paths) probe(now time.Time, q *path) {
 		q.heldTo = now.Add(postpone)
 		return
 	}
+	if !p.cfg.Budget.take(now) {
+		q.heldTo, q.slotAt = now.Add(p.jitter(postpone)), time.Time{}
+		return
+	}
 	p.tokens--
+	q.slotAt = time.Time{}
 
 	if len(q.asked) == maxAsked {
 		q.count(true)

@@ -1,0 +1,51 @@
+package transport
+
+import "time"
+
+// MaxProbes is how many probes of life the Paths that share a ProbeBudget send in any
+// second.
+const MaxProbes = 500
+
+// What a ProbeBudget gives out.
+const (
+	budgetBurst = 100                     // probes at once
+	budgetRate  = MaxProbes - budgetBurst // and a second
+	idleSlot    = time.Second / 250       // between probes with which nothing is the matter
+)
+
+// ProbeBudget bounds the probes that all Paths of one host send together. It is as
+// pure as they are, and for the same caller. Probes of sizes and trains, a few for each
+// path in minutes, do not count.
+//
+//	nothing is the matter ──▶ a slot, one in 4 ms ──┐
+//	an answer is missing, a new address ────────────┴─▶ a token, of 100 and 400 a second
+//
+// So with many paths the time between probes of each idle one grows, while one that
+// looks dead is asked at once.
+type ProbeBudget struct {
+	tokens float64
+	at     time.Time // of tokens
+	free   time.Time // the first slot that nobody has
+}
+
+// slot is the next time at which an idle probe may leave.
+func (b *ProbeBudget) slot(now time.Time) time.Time {
+	at := later(now, b.free)
+	b.free = at.Add(idleSlot)
+	return at
+}
+
+// take reports whether a probe may leave now.
+func (b *ProbeBudget) take(now time.Time) bool {
+	if b.at.IsZero() {
+		b.tokens = budgetBurst
+	} else {
+		b.tokens = min(budgetBurst, b.tokens+budgetRate*max(0, now.Sub(b.at).Seconds()))
+	}
+	b.at = later(b.at, now)
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
