@@ -136,7 +136,7 @@ func (n *node) turnPeer(p *peer, now time.Time) {
 		p.lastWord = now
 		n.say(p, requestWord)
 	}
-	if p.paths == nil {
+	if n.seek(p, now); p.paths == nil {
 		return
 	}
 	if heard := p.Heard(); heard != p.lastHeard {
@@ -162,6 +162,21 @@ func (n *node) turnPeer(p *peer, now time.Time) {
 		n.verify(p)
 	}
 	n.noteLink(p, now)
+}
+
+// seek looks for a direct path to a peer that is no neighbour, as long as there is a
+// session with it: what two hosts that only others can dial have to say to each other
+// need not be relayed if UDP passes, through holes in NATs that both their probes make.
+func (n *node) seek(p *peer, now time.Time) {
+	wanted := p.linked(now) || p.exchange.Sending() != nil && !n.cfg.NoDiscovery
+	switch {
+	case p.paths == nil && wanted:
+		p.paths = n.newPaths()
+		n.setCandidates(p, now)
+	case p.paths != nil && !wanted:
+		p.paths = nil
+		n.dirty = true
+	}
 }
 
 // ask sends what p's paths want to know of the other end, or it of us.
@@ -331,12 +346,17 @@ func (n *node) housekeep(now time.Time) {
 	n.watchRules()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for a := range n.observed {
-		if len(addresses) < maxAdvertised && !slices.Contains(addresses, a) {
-			addresses = append(addresses, a)
+	for _, p := range n.peers {
+		if p.conn != nil && !p.conn.Dialled() { // who dialled us says where
+			n.observed.note(now, p.Name, byTCP, p.conn.Hello().Observed, false)
 		}
 	}
 	slices.SortFunc(addresses[min(len(n.cfg.Advertise), len(addresses)):], netip.AddrPort.Compare)
+	observed := n.observed.best(now, func(a netip.AddrPort) bool {
+		return !n.inOverlay(a.Addr()) && !slices.Contains(addresses, a)
+	})
+	slices.SortFunc(observed, netip.AddrPort.Compare)
+	addresses = append(addresses, observed[:min(len(observed), maxAdvertised-len(addresses))]...)
 	if !slices.Equal(addresses, n.advertised) {
 		n.advertised = addresses
 		n.publishSelf(now)

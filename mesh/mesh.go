@@ -8,7 +8,8 @@
 //	TCP: gossip,          │ mu: one lock, one loop
 //	session messages      ├─▶ gossip.State ─ who there is, who links with whom, where endpoints are
 //	                      ├─▶ transport.Exchange ─ one a peer: its data session
-//	                      ├─▶ transport.Paths ──── one a neighbour: probes, link up or down
+//	                      ├─▶ transport.Paths ──── one a peer with a session: probes, link up or down
+//	                      ├─▶ observations ─────── where peers see this host
 //	                      ├─▶ endpoints ────────── what is attached here, claims, port rules
 //	                      ▼
 //	             plane.Snapshot (immutable) ──▶ plane: device ◀─▶ socket, every frame

@@ -82,8 +82,8 @@ type nodeState struct {
 	targets      []string // the operator's, as stored
 	filePeers    []string // the peers file's
 	advertised   []netip.AddrPort
-	observed     map[netip.AddrPort]struct{} // what peers see us as
-	table        *route.Table                // never nil
+	observed     observations // what peers see us as
+	table        *route.Table // never nil
 	announcer    route.Announcer
 	attachments  []*attachment
 	reservations map[string]*reservation
@@ -113,7 +113,6 @@ func Run(ctx context.Context, cfg Config) error {
 			peers:        make(map[crypto.Name]*peer),
 			byShort:      make(map[crypto.ShortName]*peer),
 			receivers:    make(map[uint32]*plane.Receiver),
-			observed:     make(map[netip.AddrPort]struct{}),
 			reservations: make(map[string]*reservation),
 			requests:     make(map[uint64]chan transport.Reply),
 		},

@@ -19,9 +19,6 @@ import (
 // are answered.
 const linkGrace = 180 * time.Second
 
-// maxObserved is how many addresses that peers say they reached us at are kept.
-const maxObserved = 16
-
 // peer is one other host, as far as this one deals with it.
 type peer struct {
 	*plane.Peer
@@ -52,6 +49,16 @@ func (p *peer) linked(now time.Time) bool {
 // linkUp reports whether frames may take the direct path to p.
 func (p *peer) linkUp(now time.Time) bool {
 	return p.paths != nil && p.paths.Up() && p.linked(now) && p.exchange.Sending() != nil
+}
+
+// direct reports whether frames for p take a direct path though there is no link with
+// p: nobody else is told of it, and nothing is relayed over it.
+func (p *peer) direct(now time.Time) bool {
+	if p.paths == nil || !p.paths.Up() || p.linkUp(now) {
+		return false
+	}
+	best, ok := p.paths.Best()
+	return ok && best.Kind == transport.PathDirect
 }
 
 // peer returns the peer that is called by the keys' name, and makes it when it
@@ -164,9 +171,6 @@ func (e *connEvents) ConnUp(c *transport.Conn) {
 	n.setCandidates(p, now)
 	n.carriers.Store(p.Name, p.Peer)
 	n.gossip.NeighbourUp(now, p.Name, p.keys)
-	if len(n.observed) < maxObserved && hello.Observed.IsValid() && !n.inOverlay(hello.Observed.Addr()) && !c.Dialled() {
-		n.observed[hello.Observed] = struct{}{}
-	}
 	n.dirty = true
 	n.log.Info("connected", "peer", p.Name, "nickname", hello.Nickname, "address", c.RemoteAddr(), "dialled", c.Dialled())
 }

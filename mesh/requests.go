@@ -80,6 +80,9 @@ func (n *node) probe(p *peer, now time.Time, e controlEvent) {
 		return
 	}
 	if probe.Answer {
+		if e.path.Kind == transport.PathDirect {
+			n.seen(p, now, probe.Observed)
+		}
 		p.paths.Answered(now, e.path, probe.ID, probe.HearsYou)
 		return
 	}
@@ -93,6 +96,15 @@ func (n *node) probe(p *peer, now time.Time, e controlEvent) {
 		Observed: e.path.Remote, Path: e.path.Kind,
 	}
 	n.plane.SendControl(p.Peer, session, e.path, p.carrier(), answer.Append(nil), 0)
+}
+
+// seen takes p's word on where a probe of ours came from.
+func (n *node) seen(p *peer, now time.Time, observed netip.AddrPort) {
+	way := byUDP6
+	if observed.Addr().Unmap().Is4() {
+		way = byUDP4
+	}
+	n.observed.note(now, p.Name, way, observed, p.conn != nil && p.conn.Dialled())
 }
 
 // request does what a peer asks for, and replies.

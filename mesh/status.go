@@ -78,7 +78,7 @@ func (n *node) known(targets []transport.TargetStatus) api.Status {
 	for _, t := range targets {
 		s.Targets = append(s.Targets, api.Target{Target: t.Target, State: string(t.State), Peer: nameOrNone(t.Peer), Error: t.LastError, NextTry: t.NextTry})
 	}
-	s.Peers, s.Routes = n.statusPeers(nicknames)
+	s.Peers, s.Routes = n.statusPeers(now, nicknames)
 	s.Links = n.statusLinks(now, nicknames)
 	s.Endpoints = n.statusEndpoints(nicknames)
 	return s
@@ -163,7 +163,7 @@ func (n *node) nicknames() map[crypto.Name]string {
 }
 
 // statusPeers are the members and the ways to them.
-func (n *node) statusPeers(nicknames map[crypto.Name]string) (peers []api.Peer, routes []api.Route) {
+func (n *node) statusPeers(now time.Time, nicknames map[crypto.Name]string) (peers []api.Peer, routes []api.Route) {
 	ways := make(map[crypto.Name]route.Route)
 	for _, r := range n.table.Routes() {
 		ways[r.Destination] = r
@@ -184,7 +184,9 @@ func (n *node) statusPeers(nicknames map[crypto.Name]string) (peers []api.Peer, 
 		if way, ok := ways[m.Name]; ok {
 			e.Reachable, e.Hops = true, way.Hops
 			r := api.Route{Peer: e.Name, Nickname: e.Nickname, Next: way.Next[0].String(), Alternate: nameOrNone(way.Alternate), Hops: way.Hops, CostMicro: way.Cost.Microseconds()}
-			if way.Next[0] != m.Name {
+			if p != nil && p.direct(now) {
+				e.Hops, e.Path = 1, transport.PathDirect.String()
+			} else if way.Next[0] != m.Name {
 				e.Via, e.Path = nicknames[way.Next[0]], transport.PathRelay.String()
 			} else if p != nil && p.paths != nil {
 				if best, ok := p.paths.Best(); ok {
@@ -202,7 +204,7 @@ func (n *node) statusPeers(nicknames map[crypto.Name]string) (peers []api.Peer, 
 func (n *node) statusLinks(now time.Time, nicknames map[crypto.Name]string) []api.Link {
 	var links []api.Link
 	for _, p := range n.peers {
-		if p.paths == nil || !p.linked(now) && !p.paths.Up() {
+		if p.paths == nil || !p.linked(now) {
 			continue
 		}
 		l := api.Link{Peer: p.Name.String(), Nickname: nicknames[p.Name], State: api.LinkConnecting, Since: p.since}

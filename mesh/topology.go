@@ -79,6 +79,7 @@ func (n *node) rebuild(now time.Time) {
 		if p.paths != nil {
 			if best, ok := p.paths.Best(); ok {
 				o.Path, o.Limit, o.Train = best, p.paths.Limit(), p.paths.Train()
+				o.Direct = p.direct(now)
 			}
 		}
 		if o.Path.Kind == transport.PathTCP {

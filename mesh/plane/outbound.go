@@ -192,6 +192,9 @@ func (out *outbound) way(to *Outlet, flow uint16) *Outlet {
 // hop returns the outlet to hand a datagram for to to, nil when there is none
 // that can take it.
 func (s *Snapshot) hop(to *Outlet, flow uint16) *Outlet {
+	if to.Direct && to.Session != nil {
+		return to
+	}
 	id, ok := s.Table.NextHopTo(to.Peer.ID, flow)
 	if !ok {
 		return nil

@@ -101,15 +101,18 @@ func (s *sender) flush() {
 	sent := s.p.cfg.Socket.Send(s.msgs)
 	s.p.counters.add(datagramsOut, sent)
 	if failed := len(s.msgs) - sent; failed > 0 {
-		s.p.counters.add(dropSend, failed-s.noteRefused())
+		s.noteRefused()
+		if !s.own { // what the node says is said again; the socket counts why it failed
+			s.p.counters.add(dropSend, failed)
+		}
 	}
 	clear(s.msgs)
 	s.msgs = s.msgs[:0]
 }
 
-// noteRefused tells the node of datagrams that were too long for their path. It returns
-// how many were the node's own, which tries sizes out and loses nothing by it.
-func (s *sender) noteRefused() (own int) {
+// noteRefused tells the node of datagrams that were too long for their path, but for its
+// own: it tries sizes out.
+func (s *sender) noteRefused() {
 	for i := range s.msgs {
 		m := &s.msgs[i]
 		if m.Err != syscall.EMSGSIZE {
@@ -117,7 +120,6 @@ func (s *sender) noteRefused() (own int) {
 		}
 		s.refused = true
 		if s.own {
-			own++
 			continue
 		}
 		size := m.N
@@ -126,7 +128,6 @@ func (s *sender) noteRefused() (own int) {
 		}
 		s.p.tooBig(m.Remote, size)
 	}
-	return own
 }
 
 // tooBigEvery is how often, in nanoseconds, the node is told that datagrams are too long.

@@ -32,6 +32,7 @@ type Outlet struct {
 	Peer    *Peer
 	Session *crypto.Session // nil: no session yet
 	Path    transport.Path  // zero: no direct path
+	Direct  bool            // what is for the peer itself takes Path though there is no link
 	Carrier Carrier         // the TCP connection, when Path is the one over TCP
 	// Limit is how many bytes of UDP payload the path carries in one packet, as far as
 	// is known; 0: nothing better than every path's.
