@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net/netip"
-	"os"
 	"reflect"
 	"slices"
 	"testing"
@@ -20,17 +19,13 @@ import (
 	"ripstop/route"
 	"ripstop/tun"
 	"ripstop/tun/netns"
+	"ripstop/tun/tuntest"
 )
 
 // host is a node with a bridge called rs in a namespace of its own, without daemon.
 func host(t *testing.T) (*node, *netns.NS) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("RIPSTOP_CI") != "" {
-			t.Fatal("needs root to make a network namespace")
-		}
-		t.Skip("needs root to make a network namespace")
-	}
+	tuntest.NeedRoot(t)
 	ns, err := netns.NewAnonymous()
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ripstop/tun/tuntest"
 )
 
 // TestMain lets the test binary play the program that the lab runs.
@@ -61,20 +63,9 @@ func standIn(args []string) {
 	os.Exit(0)
 }
 
-func needPrivilege(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("RIPSTOP_CI") != "" {
-		t.Fatal("needs root to make network namespaces")
-	}
-	t.Skip("needs root to make network namespaces")
-}
-
 func newLab(t *testing.T, cfg Config) *Lab {
 	t.Helper()
-	needPrivilege(t)
+	tuntest.NeedRoot(t)
 	l, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -483,7 +474,7 @@ func TestDaemonAndCommands(t *testing.T) {
 }
 
 func TestCloseReportsWhatItHadToEnd(t *testing.T) {
-	needPrivilege(t)
+	tuntest.NeedRoot(t)
 	l, err := New(Config{Hosts: []string{"a", "b"}})
 	if err != nil {
 		t.Fatal(err)
@@ -511,7 +502,7 @@ func TestCloseReportsWhatItHadToEnd(t *testing.T) {
 }
 
 func TestNewLeavesNothingAfterAnError(t *testing.T) {
-	needPrivilege(t)
+	tuntest.NeedRoot(t)
 	for _, cfg := range []Config{
 		{Hosts: []string{"a", "a"}},
 		{Hosts: []string{"Not a name"}},
@@ -535,7 +526,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 	if InIsolation() {
 		t.Skip("inside already")
 	}
-	needPrivilege(t)
+	tuntest.NeedRoot(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^(TestLinks|TestCut|TestRules|TestCapture|TestDaemon|TestCloseReports)", "-test.v")
 	cmd.Env = append(os.Environ(), IsolatedEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -23,6 +23,7 @@ import (
 
 	"ripstop/integration/lab"
 	"ripstop/mesh/api"
+	"ripstop/tun/tuntest"
 )
 
 func TestMain(m *testing.M) {
@@ -94,7 +95,7 @@ func twoLines(ts *testscript.TestScript) {
 // TestDemoTellsTheTruth runs the demo and checks three of its facts against what its
 // daemons say while it is kept up.
 func TestDemoTellsTheTruth(t *testing.T) {
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	cmd := exec.CommandContext(t.Context(), "ripstop", "demo", "--keep", "--json")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	var out bytes.Buffer
@@ -192,21 +193,10 @@ func endpointNames(t *testing.T, dir, host string) (names []string) {
 	return names
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("RIPSTOP_CI") != "" {
-		t.Fatal("needs root to make network namespaces")
-	}
-	t.Skip("needs root to make network namespaces")
-}
-
 // TestAttachAndResetOnOneHost runs the commands against a real daemon, and reset
 // against what a killed one left.
 func TestAttachAndResetOnOneHost(t *testing.T) {
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	binary, err := exec.LookPath("ripstop")
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -18,19 +17,8 @@ import (
 	"ripstop/tun"
 	"ripstop/tun/firewall"
 	"ripstop/tun/netns"
+	"ripstop/tun/tuntest"
 )
-
-// needRoot skips where namespaces cannot be made; in CI that is a failure.
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("RIPSTOP_CI") != "" {
-		t.Fatal("needs root to make network namespaces")
-	}
-	t.Skip("needs root to make network namespaces")
-}
 
 const bridgeName = "br0"
 
@@ -44,7 +32,7 @@ type lab struct {
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	ns, err := netns.NewAnonymous()
 	if err != nil {
 		t.Fatal(err)

@@ -16,19 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ripstop/tun/netns"
+	"ripstop/tun/tuntest"
 )
-
-// needRoot skips where namespaces cannot be made; in CI that is a failure.
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("RIPSTOP_CI") != "" {
-		t.Fatal("needs root to make network namespaces and nftables rules")
-	}
-	t.Skip("needs root to make network namespaces and nftables rules")
-}
 
 const bridgeName = "br0"
 
@@ -50,7 +39,7 @@ type container struct {
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	l := &lab{t: t, host: newNS(t)}
 	l.in(l.host, func() error {
 		la := netlink.NewLinkAttrs()

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ripstop/tun/netns"
+	"ripstop/tun/tuntest"
 )
 
 // elements is what the kernel's sets hold, read afresh.
@@ -405,7 +406,7 @@ func TestForwardHookUntilMembersAreKnown(t *testing.T) {
 }
 
 func TestNotPermitted(t *testing.T) {
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	ns, err := netns.NewAnonymous()
 	if err != nil {
 		t.Fatal(err)

@@ -15,19 +15,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// needRoot skips where namespaces cannot be made; in CI that is a failure.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("RIPSTOP_CI") != "" {
-		t.Fatal("needs root to make network namespaces")
-	}
-	t.Skip("needs root to make network namespaces")
-}
+	"ripstop/tun/tuntest"
+)
 
 // here is the identity of the calling goroutine's namespace, read without the
 // package's own code.
@@ -58,7 +48,7 @@ func anonymous(t *testing.T) *NS {
 }
 
 func TestDoRunsInTheNamespaceAndComesBack(t *testing.T) {
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	home := here(t)
 	a, b := anonymous(t), anonymous(t)
 	if Same(a, b) || a.String() == home {
@@ -100,7 +90,7 @@ func TestDoRunsInTheNamespaceAndComesBack(t *testing.T) {
 }
 
 func TestNoThreadStaysBehind(t *testing.T) {
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	home := here(t)
 	first := link(t, "/proc/self/ns/net")
 	ns := anonymous(t)
@@ -146,7 +136,7 @@ func TestNoThreadStaysBehind(t *testing.T) {
 }
 
 func TestDoOfAFunctionThatEndsItsGoroutine(t *testing.T) {
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	ns := anonymous(t)
 	if err := ns.Do(func() error { runtime.Goexit(); return nil }); !errors.Is(err, errGone) {
 		t.Errorf("Do returned %v", err)
@@ -154,7 +144,7 @@ func TestDoOfAFunctionThatEndsItsGoroutine(t *testing.T) {
 }
 
 func TestDoAfterClose(t *testing.T) {
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	ns := anonymous(t)
 	ns.Close()
 	if err := ns.Do(func() error { t.Error("ran"); return nil }); err == nil {
@@ -163,7 +153,7 @@ func TestDoAfterClose(t *testing.T) {
 }
 
 func TestSocketStaysWhereItWasOpened(t *testing.T) {
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	ns := anonymous(t)
 	var names []string
 	if err := ns.Do(func() error {
@@ -181,7 +171,7 @@ func TestSocketStaysWhereItWasOpened(t *testing.T) {
 }
 
 func TestNamed(t *testing.T) {
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	dir := filepath.Join(t.TempDir(), "made")
 	ns, err := NewNamed(dir, "blue")
 	if err != nil {
@@ -229,7 +219,7 @@ func TestInUserNamespace(t *testing.T) {
 	if os.Getenv("RIPSTOP_NETNS_CHILD") != "" {
 		t.Skip("already inside")
 	}
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^(TestNamed|TestDoRunsInTheNamespaceAndComesBack)$", "-test.v")
 	cmd.Env = append(os.Environ(), "RIPSTOP_NETNS_CHILD=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -280,7 +270,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestParsePID(t *testing.T) {
-	needRoot(t)
+	tuntest.NeedRoot(t)
 	cmd := exec.Command("cat")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
