@@ -64,7 +64,6 @@ func TestBadInput(t *testing.T) {
 		{name: "MTU too large", args: []string{"--mtu", "70000"}, code: 2, says: []string{"--mtu", "70000"}},
 		{name: "MTU too small", args: []string{"--mtu", "67"}, code: 2, says: []string{"--mtu", "67"}},
 		{name: "unknown mode", args: []string{"--mode", "turbo"}, code: 2, says: []string{"--mode", "routed"}},
-		{name: "routed without an address", args: []string{"--mode", "routed"}, code: 2, says: []string{"--address"}},
 		{name: "unknown flag", args: []string{"--frobnicate"}, code: 2, says: []string{"--frobnicate", "ripstop help up"}},
 		{name: "missing secret file", args: []string{"--secret-file", "/nowhere/secret"}, code: 1, says: []string{"/nowhere/secret", "--secret-file"}},
 		{name: "secret file is a directory", args: []string{"--secret-file", s.Dir()}, code: 1, says: []string{s.Dir(), "--secret-file"}},

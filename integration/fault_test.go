@@ -322,7 +322,7 @@ func TestAddressClaimedTwice(t *testing.T) {
 	}
 	s.upAll()
 	for _, c := range []string{"a1", "b1"} {
-		if err := s.Container(c).Attach(s.ctx, "10.32.0.5/24"); err != nil {
+		if err := s.Container(c).Attach(s.ctx, "10.99.0.5/24"); err != nil {
 			t.Fatal(err)
 		}
 	}

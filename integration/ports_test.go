@@ -138,7 +138,7 @@ func TestAttachTwice(t *testing.T) {
 		says string
 	}{
 		{[]string{"attach", netns, "--address", "10.32.0.9/24"}, "--interface"},
-		{[]string{"attach", netns}, "--address"},
+		{[]string{"attach", netns}, "otherwise"},
 		{[]string{"attach", netns, "--interface", "rip1", "--address", "10.32.0.1/24"}, "in use"},
 		{[]string{"attach", netns, "--interface", "rip1", "--address", "10.32.0.0/24"}, "--address"},
 		{[]string{"attach", netns, "--interface", "rip1", "--address", "10.32.0.9/24", "--mac", "ff:ff:ff:ff:ff:ff"}, "--mac"},

@@ -29,6 +29,7 @@ type attachment struct {
 	AllowMAC     []string       `json:"allow_mac,omitempty"`
 	AllowAddress []string       `json:"allow_address,omitempty"`
 	Exposed      bool           `json:"exposed,omitempty"` // the host itself, on the bridge
+	Leases       []lease        `json:"leases,omitempty"`  // of Plan's addresses, those that the table knows
 }
 
 // reservation holds an attachment for a caller that is making its interface.
@@ -100,9 +101,6 @@ func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
 	invalid := func(format string, args ...any) (attachment, error) {
 		return attachment{}, api.Errorf(api.CodeInvalid, format, args...)
 	}
-	if len(q.Addresses) == 0 {
-		return invalid("no address: addresses are not chosen automatically yet: give one by --address, such as --address 10.32.0.7/12")
-	}
 	if len(q.Addresses) > maxAddresses {
 		return invalid("%d addresses, %d are the most for one interface", len(q.Addresses), maxAddresses)
 	}
@@ -151,7 +149,7 @@ func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
 	a.Plan = api.AttachPlan{
 		Netns: q.Netns, NetnsID: q.NetnsID,
 		Interface: iface, HostInterface: attach.HostPrefix + hex.EncodeToString(sum[6:11]),
-		MAC: net.HardwareAddr(mac[:]).String(), Addresses: q.Addresses, Routes: q.Routes,
+		MAC: net.HardwareAddr(mac[:]).String(), Addresses: slices.Clone(q.Addresses), Routes: q.Routes,
 		MTU: mtu, HostMTU: tun.MaxMTU,
 	}
 	return a, nil

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -108,9 +107,6 @@ func (b *backend) Expose(ctx context.Context, q api.ExposeRequest) (api.Endpoint
 	if n.bridge == nil {
 		return api.Endpoint{}, api.Errorf(api.CodeUnsupported, "a routed host has its own address by `ripstop up --address`")
 	}
-	if len(q.Addresses) == 0 {
-		return api.Endpoint{}, api.Errorf(api.CodeInvalid, "no address: addresses are not chosen automatically yet: give one by --address, such as --address 10.32.0.1/12")
-	}
 	if len(q.Addresses) > maxAddresses {
 		return api.Endpoint{}, api.Errorf(api.CodeInvalid, "%d addresses, %d are the most", len(q.Addresses), maxAddresses)
 	}
@@ -119,17 +115,7 @@ func (b *backend) Expose(ctx context.Context, q api.ExposeRequest) (api.Endpoint
 			return api.Endpoint{}, err
 		}
 	}
-	n.mu.Lock()
-	if old := n.exposed(); old != nil {
-		same := slices.Equal(old.Plan.Addresses, q.Addresses)
-		n.mu.Unlock()
-		if same {
-			return n.localEndpoint(old), nil
-		}
-		return api.Endpoint{}, api.Errorf(api.CodeConflict, "the host is exposed with %s already: run `ripstop hide` first", joinPrefixes(old.Plan.Addresses))
-	}
-	a, err := n.expose(ctx, q.Addresses)
-	n.mu.Unlock()
+	a, err := n.expose(ctx, q)
 	if err != nil {
 		return api.Endpoint{}, err
 	}
@@ -137,23 +123,46 @@ func (b *backend) Expose(ctx context.Context, q api.ExposeRequest) (api.Endpoint
 	return n.localEndpoint(a), nil
 }
 
-// expose attaches the host itself. n.mu must be held.
-func (n *node) expose(ctx context.Context, addresses []netip.Prefix) (*attachment, error) {
-	mac := n.identity.Name().MAC()
-	a := &attachment{Name: "", Exposed: true, Plan: api.AttachPlan{
-		Interface: n.cfg.Bridge, HostInterface: n.cfg.Bridge,
-		MAC: macOf(mac), Addresses: addresses, MTU: n.cfg.MTU,
-	}}
-	if err := n.claim(ctx, a, false); err != nil {
+// expose attaches the host itself.
+func (n *node) expose(ctx context.Context, q api.ExposeRequest) (*attachment, error) {
+	own := n.ownAttachment(slices.Clone(q.Addresses))
+	w := wish{subnets: q.Subnets, noIPv6: !n.ownIPv6(), wait: q.Deadline.Duration()}
+	wanted, err := n.wants(&own, w)
+	if err != nil {
 		return nil, err
 	}
-	if err := n.install(a); err != nil {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if old := n.exposed(); old != nil {
+		if old.satisfies(api.AttachRequest{Addresses: q.Addresses, Subnets: q.Subnets}, &own) {
+			return old, nil
+		}
+		return nil, api.Errorf(api.CodeConflict, "the host is exposed with %s already: run `ripstop hide` first", joinPrefixes(old.Plan.Addresses))
+	}
+	if err := n.claim(ctx, &own, false); err != nil {
+		return nil, err
+	}
+	// A reservation that no caller has the number of, and that does not run out.
+	r := &reservation{attachment: own, expires: time.Now().Add(time.Hour)}
+	a := &r.attachment
+	n.reservations[hostLease] = r
+	n.mu.Unlock()
+	err = n.lease(ctx, a, wanted, w)
+	n.mu.Lock()
+	delete(n.reservations, hostLease)
+	if err == nil {
+		a.Claim = route.NextClaim(n.endpoints(), vni, a.mac(), a.addrs())
+		err = n.install(a)
+	}
+	if err != nil {
+		n.giveBack(a)
 		return nil, err
 	}
 	n.attachments = append(n.attachments, a)
 	if err := n.saveAttachments(); err != nil {
 		n.attachments = n.attachments[:len(n.attachments)-1]
 		n.removePort(a)
+		n.giveBack(a)
 		return nil, err
 	}
 	n.publishAttachment(a, time.Now())

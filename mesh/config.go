@@ -37,6 +37,10 @@ type Config struct {
 	Device      string         // name of the TAP or TUN
 	Mode        string         // "bridge" (also when empty) or "routed"
 	Address     []netip.Prefix // routed mode: the host's own overlay addresses
+	Range       netip.Prefix   // addresses are given out of it, the same on all hosts; zero = as stored, ipam.DefaultRange at first
+	Subnet      netip.Prefix   // of it, where nothing else is asked for; zero = as stored, the range at first
+	Reserved    []netip.Prefix // of it, never given out by themselves; none = as stored
+	IPv6        string         // "on" or "off": an IPv6 address beside each; empty = as stored, on at first
 	MTU         int            // MTU told to containers, bytes; 0 = tun.ContainerMTU
 	StrictPorts bool           // refuse what unmanaged ports of the bridge send
 	NoOffload   []string       // offloads not to be used, by name (Offloads), or "all"
@@ -94,9 +98,6 @@ func (c *Config) check() error {
 	default:
 		return misuse("--mode %q: it is one of %s, %s", c.Mode, modeBridge, modeRouted)
 	}
-	if c.Mode == modeRouted && len(c.Address) == 0 {
-		return misuse("--mode routed needs the host's own overlay address: give one by --address, such as --address 10.32.0.1/12")
-	}
 	if c.Mode == modeBridge && len(c.Address) > 0 {
 		return misuse("--address is for --mode routed; in bridge mode run `ripstop expose --address` on the running host")
 	}
@@ -104,6 +105,9 @@ func (c *Config) check() error {
 		if err := checkAddress(p); err != nil {
 			return misuse("%v", err)
 		}
+	}
+	if err := c.checkNumbering(misuse); err != nil {
+		return err
 	}
 	for _, p := range c.Peers {
 		if _, err := transport.ParseTarget(p); err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"ripstop/mesh/api"
 	"ripstop/tun"
 	"ripstop/tun/firewall"
 )
@@ -71,6 +72,39 @@ func (n *node) openDevice() (err error) {
 		return err
 	}
 	return nil
+}
+
+// choosesOwn reports whether this host's own address comes from the table: it is in
+// routed mode, and none was given.
+func (n *node) choosesOwn() bool { return n.bridge == nil && len(n.cfg.Address) == 0 }
+
+// numberHost gets a routed host its own address, the same as last time, and tries until
+// there is one.
+func (n *node) numberHost(ctx context.Context) error {
+	if !n.choosesOwn() {
+		return nil
+	}
+	var last string
+	for {
+		a, err := n.expose(ctx, api.ExposeRequest{})
+		if err == nil {
+			n.log.Info("this host has an address", "address", joinPrefixes(a.Plan.Addresses))
+			n.poke()
+			return n.device.(tun.Addressable).AddAddresses(a.Plan.Addresses)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if text := err.Error(); text != last {
+			n.log.Warn("this host has no address yet; it is tried again", "error", err)
+			last = text
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // deviceError adds to an error about a name that is taken which flag chooses another.

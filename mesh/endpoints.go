@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"net/netip"
 	"slices"
 	"time"
 
 	"ripstop/mesh/api"
 	"ripstop/mesh/gossip"
 	"ripstop/mesh/store"
+	"ripstop/route"
 	"ripstop/tun/attach"
 )
 
@@ -37,12 +39,14 @@ func (n *node) adopt() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.bridge == nil {
-		mac := n.identity.Name().MAC()
-		n.attachments = []*attachment{{Exposed: true, Claim: 1, Plan: api.AttachPlan{
-			Interface: n.deviceName, HostInterface: n.deviceName, MAC: macOf(mac), Addresses: n.cfg.Address, MTU: n.cfg.MTU,
-		}}}
+		n.attachments = nil
+		if len(n.cfg.Address) > 0 {
+			a := n.ownAttachment(n.cfg.Address)
+			n.attachments = []*attachment{&a}
+		}
 	}
 	before := len(n.attachments)
+	n.listFenced()
 	n.attachments = slices.DeleteFunc(n.attachments, func(a *attachment) bool {
 		err := n.install(a)
 		if err != nil {
@@ -52,6 +56,7 @@ func (n *node) adopt() {
 		n.log.Info("attachment adopted", "endpoint", a.Name, "mac", a.Plan.MAC, "interface", a.Plan.HostInterface)
 		return false
 	})
+	n.listAttached(time.Now())
 	for _, a := range n.attachments {
 		n.publishAttachment(a, time.Now())
 	}
@@ -68,7 +73,9 @@ func (n *node) install(a *attachment) error {
 	if a.Exposed {
 		return n.installExposed(a)
 	}
-	return attach.EnslavePort(n.cfg.Bridge, a.Plan.HostInterface, a.mac(), n.firewall, a.rule())
+	rule := a.rule()
+	rule.Addresses = n.usable(a)
+	return attach.EnslavePort(n.cfg.Bridge, a.Plan.HostInterface, a.mac(), n.firewall, rule)
 }
 
 // installExposed puts the host's own addresses on the bridge, or knows that the
@@ -77,7 +84,8 @@ func (n *node) installExposed(a *attachment) error {
 	if n.bridge == nil {
 		return nil
 	}
-	return attach.Expose(n.cfg.Bridge, a.Plan.Addresses, a.Plan.MTU)
+	usable := slices.DeleteFunc(slices.Clone(a.Plan.Addresses), func(p netip.Prefix) bool { return n.isFenced(p.Addr()) })
+	return attach.Expose(n.cfg.Bridge, usable, a.Plan.MTU)
 }
 
 // publishAttachment tells the network. n.mu must be held.
@@ -85,7 +93,7 @@ func (n *node) publishAttachment(a *attachment, now time.Time) {
 	body := gossip.EndpointBody{
 		VNI:       uint16(vni),
 		MAC:       a.mac(),
-		Addresses: a.addrs(),
+		Addresses: n.usable(a),
 		Claim:     a.Claim,
 	}
 	if a.Name != "" {
@@ -128,6 +136,7 @@ func (n *node) watchAttachments(now time.Time, ports []string) {
 func (n *node) forgetAttachment(a *attachment, now time.Time) {
 	n.gossip.Withdraw(now, gossip.KindEndpoint, a.key())
 	n.removePort(a)
+	n.giveBack(a)
 	n.dirty, n.moved = true, true
 	n.poke()
 }
@@ -156,11 +165,15 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 	if err != nil {
 		return api.AttachPlan{}, err
 	}
+	w := wish{subnets: q.Subnets, sticky: q.Sticky, noIPv6: q.NoIPv6, wait: q.Deadline.Duration(), move: q.Move}
+	wanted, err := n.wants(&a, w)
+	if err != nil {
+		return api.AttachPlan{}, err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if old := n.attachedAs(q.NetnsID, a.Plan.Interface); old != nil {
-		if !slices.Equal(old.Plan.Addresses, a.Plan.Addresses) || q.MAC != "" && old.Plan.MAC != a.Plan.MAC || old.Name != a.Name ||
-			!slices.Equal(old.AllowMAC, a.AllowMAC) || !slices.Equal(old.AllowAddress, a.AllowAddress) {
+		if !old.satisfies(q, &a) {
 			return api.AttachPlan{}, api.Errorf(api.CodeConflict, "%s of that namespace is attached otherwise, with %s as %s: run `ripstop detach` first, or choose another interface by --interface",
 				old.Plan.Interface, old.Plan.MAC, joinPrefixes(old.Plan.Addresses))
 		}
@@ -177,11 +190,44 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 	var id [16]byte
 	rand.Read(id[:])
 	a.Plan.ID = hex.EncodeToString(id[:])
+	// Noted before its addresses are there, so that nobody else takes its place meanwhile.
 	r := &reservation{attachment: a, expires: time.Now().Add(reservationLife)}
 	n.reservations[a.Plan.ID] = r
-	plan := a.Plan
+	n.mu.Unlock()
+	err = n.lease(ctx, &r.attachment, wanted, w)
+	n.mu.Lock()
+	if err != nil {
+		n.endReservation(a.Plan.ID)
+		return api.AttachPlan{}, err
+	}
+	r.expires = time.Now().Add(reservationLife)
+	r.Claim = route.NextClaim(n.endpoints(), vni, r.mac(), r.addrs())
+	plan := r.Plan
 	plan.Expires = r.expires
 	return plan, nil
+}
+
+// satisfies reports whether a is what q asks for; b is what would be made of q. Chosen
+// addresses are as good as any others of the same subnets.
+func (a *attachment) satisfies(q api.AttachRequest, b *attachment) bool {
+	if q.MAC != "" && a.Plan.MAC != b.Plan.MAC || a.Name != b.Name ||
+		!slices.Equal(a.AllowMAC, b.AllowMAC) || !slices.Equal(a.AllowAddress, b.AllowAddress) {
+		return false
+	}
+	if len(q.Subnets) == 0 && len(q.Addresses) > 0 {
+		return slices.Equal(a.Plan.Addresses, q.Addresses)
+	}
+	for _, p := range q.Addresses {
+		if !slices.Contains(a.Plan.Addresses, p) {
+			return false
+		}
+	}
+	for _, s := range q.Subnets {
+		if !slices.ContainsFunc(a.Plan.Addresses, func(p netip.Prefix) bool { return p.Masked() == s }) {
+			return false
+		}
+	}
+	return true
 }
 
 // attachedAs finds the attachment of a namespace's interface. n.mu must be held.
@@ -214,6 +260,7 @@ func (n *node) commit(id string) (*attachment, error) {
 	if err := n.saveAttachments(); err != nil {
 		n.attachments = n.attachments[:len(n.attachments)-1]
 		n.removePort(a)
+		n.giveBack(a)
 		return nil, err
 	}
 	n.publishAttachment(a, time.Now())

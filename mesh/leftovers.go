@@ -67,6 +67,7 @@ func (n *node) endReservation(id string) {
 		return
 	}
 	delete(n.reservations, id)
+	n.giveBack(&r.attachment)
 	if name := r.Plan.HostInterface; !n.inUse(name) {
 		n.removePort(&r.attachment)
 		n.unplug(name)

@@ -15,6 +15,7 @@ import (
 	"ripstop/crypto"
 	"ripstop/mesh/api"
 	"ripstop/mesh/gossip"
+	"ripstop/mesh/ipam"
 	"ripstop/mesh/store"
 	"ripstop/route"
 	"ripstop/tun"
@@ -44,6 +45,14 @@ func host(t *testing.T) (*node, *netns.NS) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.store.Close() })
+	if n.network, _, err = crypto.NewNetwork(rand.Reader, crypto.CipherAuto); err != nil {
+		t.Fatal(err)
+	}
+	n.addressing = newAddressing()
+	n.machine, err = ipam.New(ipam.Config{Identity: identity, Network: n.network.ID(), UID: 1, Random: mathrand.New(mathrand.NewPCG(1, 2))}, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
 	n.reservations = make(map[string]*reservation)
 	n.gossip = gossip.New(gossip.Config{Identity: identity, UID: 1, Random: mathrand.New(mathrand.NewPCG(1, 2))}, time.Unix(0, 0))
 	return n, ns

@@ -89,6 +89,7 @@ func (n *node) pause(now time.Time) time.Duration {
 	}
 	sooner(n.gossip.Next())
 	sooner(n.damping.Next())
+	sooner(n.tick)
 	return max(next.Sub(now), time.Millisecond)
 }
 
@@ -98,6 +99,7 @@ func (n *node) turn(now time.Time) {
 		n.turnPeer(p, now)
 	}
 	n.publishLinks(now)
+	n.turnAddresses(now)
 	n.gossip.Tick(now)
 	n.drainGossip(now)
 	if n.dirty {

@@ -20,7 +20,8 @@
 // the network under the lock.
 //
 // Read node.go first (start and end), then loop.go, peers.go and topology.go; what
-// is attached is in attachment.go, endpoints.go, claim.go and leftovers.go.
+// is attached is in attachment.go, endpoints.go, claim.go and leftovers.go; addresses
+// are in allocation.go, numbering.go, lease.go, pieces.go and ipam.go.
 //
 // Log keys: peer (name), nickname, address, error, target, endpoint, mac,
 // interface, bridge, device, path.

@@ -94,6 +94,8 @@ type nodeState struct {
 
 	warnings []string
 	ports    []string // of the bridge, as the port rules know them
+
+	addressing
 }
 
 // Run runs a node until ctx ends or the API asks it to stop, and then returns nil.
@@ -115,6 +117,7 @@ func Run(ctx context.Context, cfg Config) error {
 			receivers:    make(map[uint32]*plane.Receiver),
 			reservations: make(map[string]*reservation),
 			requests:     make(map[uint64]chan transport.Reply),
+			addressing:   newAddressing(),
 		},
 	}
 	err := n.run(ctx)
@@ -192,8 +195,10 @@ func (n *node) run(ctx context.Context) (err error) {
 	part(n.plane.Run)
 	part(n.control.Run)
 	part(n.loop)
+	part(n.keepAddresses)
 	part(server.Run)
 	part(n.watch)
+	part(n.numberHost)
 	part(n.watchHazard)
 	part(n.reload)
 	n.ready()
@@ -234,11 +239,15 @@ func (n *node) load() (err error) {
 	now := time.Now()
 	n.damping = gossip.NewDamping(gossip.DampingConfig{})
 	n.table = route.Build(route.TableConfig{Self: n.identity.Name()})
+	if err := n.loadNumbering(now); err != nil {
+		return err
+	}
 	n.gossip = gossip.New(gossip.Config{
 		Identity: n.identity,
 		Network:  n.network.ID(),
 		UID:      n.uid,
 		Random:   n.random,
+		Datasets: []gossip.Dataset{addressData{n.machine, n}},
 	}, now)
 	return nil
 }
@@ -249,6 +258,9 @@ func (n *node) keepState() error {
 		if err := store.Save(n.store, store.Targets, n.targets); err != nil {
 			return err
 		}
+	}
+	if err := store.Save(n.store, store.Numbering, n.numbering); err != nil {
+		return err
 	}
 	for _, f := range n.fresh {
 		if err := n.store.WriteFile(f.name, f.text, 0o600); err != nil {

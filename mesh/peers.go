@@ -32,6 +32,7 @@ type peer struct {
 	since    time.Time // when the link came up, zero when it is down
 	paths    *transport.Paths
 	verified []netip.AddrPort // where p answers probes; kept in a network without a cipher only
+	pieces   joiner           // of messages about addresses
 	gossip   []byte           // a message that conn has not taken yet
 
 	limit, train int // of the path in use, as the plane knows them
@@ -83,6 +84,7 @@ func (n *node) peer(keys crypto.PublicKeys) *peer {
 		}),
 	}
 	n.peers[name] = p
+	n.machine.Known(keys)
 	n.byShort[name.Short()] = p
 	return p
 }

@@ -14,8 +14,9 @@ import (
 
 // What one host asks of another, inside their session. Never reused.
 const (
-	requestWord    = 1 // nothing: the sender makes itself heard, the answer does the same
-	requestRelease = 2 // give up the endpoints with this MAC and these addresses: they moved to the asker
+	requestWord      = 1 // nothing: the sender makes itself heard, the answer does the same
+	requestRelease   = 2 // give up the endpoints with this MAC and these addresses: they moved to the asker
+	requestAddresses = 3 // a piece of a message about addresses; there is no reply
 )
 
 // controlEvent handles one event of the plane.
@@ -121,6 +122,9 @@ func (n *node) request(p *peer, now time.Time, body []byte) {
 			return
 		}
 		n.release(p.Name, mac, addrs)
+	case requestAddresses:
+		n.addressMessage(p, now, q.Body)
+		return
 	default:
 		return
 	}

@@ -66,11 +66,9 @@ func (n *node) known(targets []transport.TargetStatus) api.Status {
 	}
 	if n.bridge != nil {
 		s.Bridge = n.cfg.Bridge
-		if a := n.exposed(); a != nil {
-			s.Addresses = a.Plan.Addresses
-		}
-	} else {
-		s.Addresses = n.cfg.Address
+	}
+	if a := n.exposed(); a != nil {
+		s.Addresses = a.Plan.Addresses
 	}
 	for _, a := range n.advertised {
 		s.Advertise = append(s.Advertise, a.String())
@@ -81,6 +79,8 @@ func (n *node) known(targets []transport.TargetStatus) api.Status {
 	s.Peers, s.Routes = n.statusPeers(now, nicknames)
 	s.Links = n.statusLinks(now, nicknames)
 	s.Endpoints = n.statusEndpoints(nicknames)
+	all := n.statusIPAM(nicknames)
+	s.IPAM = &all
 	return s
 }
 
@@ -253,7 +253,7 @@ func (n *node) statusEndpoints(nicknames map[crypto.Name]string) []api.Endpoint 
 	}
 	for _, a := range n.attachments {
 		e := n.endpointOf(a)
-		if fenced[e.Host+e.MAC] {
+		if e.Fenced = n.fencedOf(a); fenced[e.Host+e.MAC] || len(e.Fenced) > 0 {
 			e.State = api.EndpointFenced
 		}
 		all = append(all, e)

@@ -89,6 +89,7 @@ func (n *node) rebuild(now time.Time) {
 		snapshot.Outlets[p.ID] = o
 	}
 	n.plane.SetSnapshot(snapshot)
+	n.followPeers(now)
 	if n.moved {
 		n.moved = false
 		n.followEndpoints(now)

@@ -222,6 +222,15 @@ func (d *Directory) find(vni VNI, a netip.Addr) (addrPlace, bool) {
 	return p, ok
 }
 
+// Holder is the host of the endpoint that holds an address.
+func (d *Directory) Holder(vni VNI, a netip.Addr) (crypto.Name, bool) {
+	p, ok := d.find(vni, plain(a))
+	if !ok {
+		return crypto.Name{}, false
+	}
+	return d.hosts[p.host], true
+}
+
 // Holding are the endpoints that hold what they claim, sorted by VNI, MAC and host.
 func (d *Directory) Holding() []Endpoint {
 	var list []Endpoint

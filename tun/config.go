@@ -61,7 +61,7 @@ type Port struct {
 type RoutedConfig struct {
 	Name      string         // interface name; required
 	MAC       [6]byte        // this host's MAC on the overlay; required
-	Addresses []netip.Prefix // this host's overlay addresses with the length of their network; required
+	Addresses []netip.Prefix // this host's overlay addresses with the length of their network; none: they come by AddAddresses
 	MTU       int            // bytes; zero: ContainerMTU
 	Routes    []netip.Prefix // further networks that are reached directly on the overlay
 
@@ -69,6 +69,12 @@ type RoutedConfig struct {
 	// need be asked; nil: nothing. It is called with a lock held, once a packet at
 	// most, and must not block.
 	Resolve func(netip.Addr) (mac [6]byte, ok bool)
+}
+
+// Addressable is implemented by a device whose host may get its addresses later.
+type Addressable interface {
+	// AddAddresses gives the host further overlay addresses.
+	AddAddresses(addresses []netip.Prefix) error
 }
 
 // Dropped is implemented by devices that drop frames themselves.

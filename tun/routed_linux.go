@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 // unfinished checksum is refused, as its Capabilities say.
 type Routed struct {
 	name   string
+	mtu    int // bytes
 	native wgtun.Device
 	file   *os.File // native's, for read deadlines: they wake the reader
 	closed atomic.Bool
@@ -65,16 +67,8 @@ func OpenTUN(cfg RoutedConfig) (Device, error) {
 	if err == nil && !stationMAC(cfg.MAC) {
 		err = fmt.Errorf("%s cannot be a host's MAC address", net.HardwareAddr(cfg.MAC[:]))
 	}
-	if err == nil && len(cfg.Addresses) == 0 {
-		err = errors.New("routed mode needs an overlay address for this host: give one with --address")
-	}
-	for _, p := range append(append([]netip.Prefix(nil), cfg.Addresses...), cfg.Routes...) {
-		if err == nil && (!p.IsValid() || p.Addr().Is4In6()) {
-			err = fmt.Errorf("%v is not an address with a prefix length", p)
-		}
-		if err == nil && p.Addr().Is6() && cfg.MTU < 1280 {
-			err = fmt.Errorf("%w: %d, but IPv6 needs at least 1280", ErrMTU, cfg.MTU)
-		}
+	if err == nil {
+		err = checkRouted(append(append([]netip.Prefix(nil), cfg.Addresses...), cfg.Routes...), cfg.MTU)
 	}
 	if err == nil {
 		if taken := whoHas(cfg.Name); taken != nil {
@@ -99,6 +93,19 @@ func OpenTUN(cfg RoutedConfig) (Device, error) {
 	return r, nil
 }
 
+// checkRouted refuses what cannot be an overlay address or network of a routed host.
+func checkRouted(prefixes []netip.Prefix, mtu int) error {
+	for _, p := range prefixes {
+		if !p.IsValid() || p.Addr().Is4In6() {
+			return fmt.Errorf("%v is not an address with a prefix length", p)
+		}
+		if p.Addr().Is6() && mtu < 1280 {
+			return fmt.Errorf("%w: %d, but IPv6 needs at least 1280", ErrMTU, mtu)
+		}
+	}
+	return nil
+}
+
 func newRouted(file *os.File, name string, cfg RoutedConfig) (*Routed, error) {
 	// Without wireguard's own monitor: it wakes once a second for ever, and Watch
 	// does its work.
@@ -111,7 +118,7 @@ func newRouted(file *os.File, name string, cfg RoutedConfig) (*Routed, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	r := &Routed{name: name, native: native, file: native.File(), station: newStation(cfg.MAC, cfg.Addresses, cfg.Resolve)}
+	r := &Routed{name: name, mtu: cfg.MTU, native: native, file: native.File(), station: newStation(cfg.MAC, cfg.Addresses, cfg.Resolve)}
 	r.packet = make([][]byte, native.BatchSize())
 	r.sizes = make([]int, native.BatchSize())
 	r.spill = make([][]byte, native.BatchSize())
@@ -144,14 +151,8 @@ func (r *Routed) settle(cfg RoutedConfig) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range cfg.Addresses {
-		address := &netlink.Addr{IPNet: ipNet(p)}
-		if p.Addr().Is6() {
-			address.Flags = unix.IFA_F_NODAD // the overlay settles who has an address
-		}
-		if err := netlink.AddrReplace(link, address); err != nil {
-			return fmt.Errorf("add address %s: %w", p, privilege(err))
-		}
+	if err := putAddresses(link, cfg.Addresses); err != nil {
+		return err
 	}
 	for _, p := range cfg.Routes {
 		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(p.Masked()), Scope: netlink.SCOPE_LINK}
@@ -161,6 +162,40 @@ func (r *Routed) settle(cfg RoutedConfig) error {
 			return fmt.Errorf("add route %s: %w", p, privilege(err))
 		}
 	}
+	return nil
+}
+
+func putAddresses(link netlink.Link, addresses []netip.Prefix) error {
+	for _, p := range addresses {
+		address := &netlink.Addr{IPNet: ipNet(p)}
+		if p.Addr().Is6() {
+			address.Flags = unix.IFA_F_NODAD // the overlay settles who has an address
+		}
+		if err := netlink.AddrReplace(link, address); err != nil {
+			return fmt.Errorf("add address %s: %w", p, privilege(err))
+		}
+	}
+	return nil
+}
+
+// AddAddresses gives the host overlay addresses that it did not have when the device
+// was opened, and announces them.
+func (r *Routed) AddAddresses(addresses []netip.Prefix) error {
+	err := checkRouted(addresses, r.mtu)
+	if err == nil {
+		var link netlink.Link
+		if link, err = linkByName(r.name); err == nil {
+			err = putAddresses(link, addresses)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("tun: %s: %w", r.name, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.station.addresses = append(slices.Clone(r.station.addresses), addresses...)
+	r.station.announce()
+	r.wakeLocked()
 	return nil
 }
 

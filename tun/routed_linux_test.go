@@ -68,7 +68,6 @@ func TestOpenTUNErrors(t *testing.T) {
 		{"small mtu", nil, with(func(c *RoutedConfig) { c.MTU = 500 }), ErrMTU, []string{"500", "576"}},
 		{"ipv6 mtu", nil, with(func(c *RoutedConfig) { c.MTU = 1000 }), ErrMTU, []string{"1280"}},
 		{"group mac", nil, with(func(c *RoutedConfig) { c.MAC[0] = 1 }), nil, []string{"cannot be a host's MAC"}},
-		{"no address", nil, with(func(c *RoutedConfig) { c.Addresses = nil }), nil, []string{"--address"}},
 		{"bad route", nil, with(func(c *RoutedConfig) { c.Routes = []netip.Prefix{{}} }), nil, []string{"prefix length"}},
 		{"taken", func(t *testing.T) { command(t, "ip", "link", "add", "rs0", "type", "bridge") }, routedConfig(), ErrNameTaken, []string{"bridge"}},
 		{"no device", hideTunnelDevice, routedConfig(), ErrNoTunnelDevice, []string{"modprobe tun"}},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 )
 
 var errPlatform = fmt.Errorf("tun: ripstop's devices need Linux: %w", errors.ErrUnsupported)
@@ -18,6 +19,9 @@ func OpenTUN(RoutedConfig) (Device, error) { return nil, errPlatform }
 
 // ForwardingHazard is there on Linux only.
 func ForwardingHazard(string) (string, bool) { return "", false }
+
+// Overlap is there on Linux only.
+func Overlap(netip.Prefix, ...string) (string, error) { return "", errPlatform }
 
 // Bridge is there on Linux only.
 type Bridge struct{}

@@ -8,6 +8,10 @@
 //	POST /v1/attach/reserve → /commit | /cancel       AttachRequest → AttachPlan → CommitRequest → Endpoint
 //	POST /v1/detach                                   DetachRequest → AttachPlan
 //	POST /v1/expose   /v1/hide                        ExposeRequest → Endpoint, {} → {}
+//	GET  /v1/ipam                                     IPAM
+//	POST /v1/ipam/allocate /release                   Allocate-, ReleaseRequest → Address, Moved
+//	POST /v1/ipam/start /adopt                        {} → {}
+//	POST /v1/leave    /v1/rmpeer                      Leave-, RemoveRequest → Moved
 //	POST /v1/stop     /v1/reset                       {} → {}
 //
 // Every answer is one JSON object with "version": 1; a refusal has an "error" in
@@ -18,7 +22,7 @@
 // The file permissions of the socket are the whole access control: who may open
 // it may do everything the daemon can.
 //
-// Read types.go first, then backend.go, server.go and client.go.
+// Read types.go and ipam.go first, then backend.go, server.go and client.go.
 package api
 
 // Version is the version of every object here.

@@ -58,6 +58,22 @@ func (r *recorder) Hide(context.Context) error  { return r.note("hide") }
 func (r *recorder) Stop(context.Context) error  { return r.note("stop") }
 func (r *recorder) Reset(context.Context) error { return r.note("reset") }
 
+func (r *recorder) IPAM(context.Context) (IPAM, error) { return IPAM{Used: 3}, r.note("ipam") }
+func (r *recorder) Allocate(_ context.Context, q AllocateRequest) (Address, error) {
+	return Address{For: q.For, Addresses: []netip.Prefix{netip.PrefixFrom(q.Address, 12)}}, r.note(q)
+}
+func (r *recorder) Release(_ context.Context, q ReleaseRequest) (Moved, error) {
+	return Moved{Done: true, Count: 2}, r.note(q)
+}
+func (r *recorder) Start(context.Context) error { return r.note("start") }
+func (r *recorder) Adopt(context.Context) error { return r.note("adopt") }
+func (r *recorder) Leave(_ context.Context, q LeaveRequest) (Moved, error) {
+	return Moved{Left: 5}, r.note(q)
+}
+func (r *recorder) Remove(_ context.Context, q RemoveRequest) (Moved, error) {
+	return Moved{Host: q.Host}, r.note(q)
+}
+
 // serve runs a server over b and returns its socket.
 func serve(t *testing.T, b Backend) (socket string) {
 	t.Helper()
@@ -87,7 +103,9 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	defer c.Close()
 	ctx := t.Context()
 	prefix := netip.MustParsePrefix("10.32.0.1/12")
-	attach := AttachRequest{Netns: "pid:1", NetnsID: NetnsID{Dev: 1 << 60, Inode: 1<<64 - 1}, Interface: "rip0", Addresses: []netip.Prefix{prefix}, MTU: 1340, Move: true, AllowMAC: []string{"any"}}
+	attach := AttachRequest{Netns: "pid:1", NetnsID: NetnsID{Dev: 1 << 60, Inode: 1<<64 - 1}, Interface: "rip0", Addresses: []netip.Prefix{prefix}, MTU: 1340, Move: true, AllowMAC: []string{"any"},
+		Subnets: []netip.Prefix{prefix.Masked()}, Sticky: true, NoIPv6: true, Deadline: Duration(1500 * time.Millisecond)}
+	allocate := AllocateRequest{For: "vm", Address: prefix.Addr(), Deadline: Duration(time.Second)}
 
 	status, err := c.Status(ctx)
 	if err != nil || status.Version != Version || status.Nickname != "a" || status.Counters["frames_in"] != 7 || status.Targets[0].State != TargetSelf {
@@ -109,7 +127,25 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	if err != nil || endpoint.Addresses[0] != prefix {
 		t.Errorf("endpoint %+v, %v", endpoint, err)
 	}
+	all, err := c.IPAM(ctx)
+	if err != nil || all.Version != Version || all.Used != 3 || all.Hosts == nil {
+		t.Errorf("ipam %+v, %v", all, err)
+	}
+	address, err := c.Allocate(ctx, allocate)
+	if err != nil || address.Version != Version || address.Addresses[0] != prefix {
+		t.Errorf("address %+v, %v", address, err)
+	}
+	for _, call := range []func() (Moved, error){
+		func() (Moved, error) { return c.Release(ctx, ReleaseRequest{For: "vm"}) },
+		func() (Moved, error) { return c.Leave(ctx, LeaveRequest{Deadline: Duration(time.Minute)}) },
+		func() (Moved, error) { return c.Remove(ctx, RemoveRequest{Host: "vm3", Force: true}) },
+	} {
+		if moved, err := call(); err != nil || moved.Version != Version || moved == (Moved{Version: Version}) {
+			t.Errorf("moved %+v, %v", moved, err)
+		}
+	}
 	for _, err := range []error{
+		c.Start(ctx), c.Adopt(ctx),
 		c.Connect(ctx, ConnectRequest{Peers: []string{"vm1"}, Replace: true}),
 		c.Forget(ctx, ForgetRequest{Peers: []string{"vm2"}}),
 		c.Cancel(ctx, CommitRequest{ID: "2"}),
@@ -122,6 +158,7 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	want := []any{
 		"status", attach, CommitRequest{ID: "1"}, DetachRequest{Netns: "web", Name: "web"},
 		ExposeRequest{Addresses: []netip.Prefix{prefix}},
+		"ipam", allocate, ReleaseRequest{For: "vm"}, LeaveRequest{Deadline: Duration(time.Minute)}, RemoveRequest{Host: "vm3", Force: true}, "start", "adopt",
 		ConnectRequest{Peers: []string{"vm1"}, Replace: true}, ForgetRequest{Peers: []string{"vm2"}},
 		CommitRequest{ID: "2"}, "hide", "stop", "reset",
 	}
@@ -140,6 +177,7 @@ func TestRefusalsKeepTheirCodeAndSentence(t *testing.T) {
 		{fmt.Errorf("attach: %w", Errorf(CodeNotFound, "no such thing")), CodeNotFound, "attach: no such thing"},
 		{Errorf(CodeUnsupported, "not in routed mode"), CodeUnsupported, "not in routed mode"},
 		{Errorf(CodeStopping, "on its way down"), CodeStopping, "on its way down"},
+		{Errorf(CodeUnavailable, "no address is free"), CodeUnavailable, "no address is free"},
 		{errors.New("disk full"), CodeInternal, "disk full"},
 	} {
 		client := NewClient(serve(t, &recorder{err: c.err}))
@@ -190,6 +228,10 @@ func TestBadRequestsAreRefusedAndNotPassedOn(t *testing.T) {
 		{"POST", pathConnect, `[]`, 400},
 		{"POST", pathReserve, `{"addresses":["10.0.0.1"]}`, 400},
 		{"POST", pathForget, `{"peers":["` + strings.Repeat("a", MaxBody) + `"]}`, 400},
+		{"POST", pathReserve, `{"subnets":["10.0.0.1"]}`, 400},
+		{"POST", pathAllocate, `{"for":"a","deadline":"soon"}`, 400},
+		{"POST", pathAllocate, `{"for":"a","deadline":5}`, 400},
+		{"POST", pathAllocate, `{"for":"a","address":"10.0.0.1/8"}`, 400},
 		{"GET", pathConnect, ``, 404},
 		{"DELETE", pathStatus, ``, 404},
 		{"GET", "/", ``, 404},

@@ -30,6 +30,7 @@ type Backend interface {
 	Stop(ctx context.Context) error
 	// Reset removes bridge, attachments, rules and state, then ends the daemon.
 	Reset(ctx context.Context) error
+	AddressBackend
 }
 
 // Code says what kind of refusal an Error is.
@@ -41,6 +42,7 @@ const (
 	CodeNotFound    Code = "not_found"   // 404: no such attachment, target, reservation
 	CodeConflict    Code = "conflict"    // 409: somebody has that name, MAC, address or interface
 	CodeUnsupported Code = "unsupported" // 501: not in this mode, or not in this version
+	CodeUnavailable Code = "unavailable" // 503: not now: what is needed was not there in time
 	CodeStopping    Code = "stopping"    // 503: the daemon is on its way down
 	CodeInternal    Code = "internal"    // 500: anything else
 )
@@ -75,7 +77,7 @@ func (c Code) httpStatus() int {
 		return http.StatusConflict
 	case CodeUnsupported:
 		return http.StatusNotImplemented
-	case CodeStopping:
+	case CodeStopping, CodeUnavailable:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError

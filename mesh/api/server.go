@@ -175,6 +175,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST "+pathDetach, question(s, b.Detach, versionPlan))
 	mux.HandleFunc("POST "+pathExpose, question(s, b.Expose, versionEndpoint))
 	mux.HandleFunc("POST "+pathHide, command(s, bare(b.Hide)))
+	s.ipamRoutes(mux)
 	mux.HandleFunc("POST "+pathStop, command(s, bare(b.Stop)))
 	mux.HandleFunc("POST "+pathReset, command(s, bare(b.Reset)))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

@@ -36,7 +36,8 @@ type Status struct {
 	Targets   []Target          `json:"targets"`
 	Routes    []Route           `json:"routes"`
 	Endpoints []Endpoint        `json:"endpoints"`
-	Counters  map[string]uint64 `json:"counters"` // frames, datagrams and drops by reason
+	IPAM      *IPAM             `json:"ipam,omitempty"` // without Ranges and Uses
+	Counters  map[string]uint64 `json:"counters"`       // frames, datagrams and drops by reason
 }
 
 // noNulls makes lists without entries [] instead of null, which programs trip over.
@@ -45,6 +46,9 @@ func (s *Status) noNulls() {
 	s.Targets, s.Routes, s.Endpoints = filled(s.Targets), filled(s.Routes), filled(s.Endpoints)
 	for i := range s.Endpoints {
 		s.Endpoints[i].Addresses = filled(s.Endpoints[i].Addresses)
+	}
+	if s.IPAM != nil {
+		s.IPAM.noNulls()
 	}
 	if s.Counters == nil {
 		s.Counters = map[string]uint64{}
@@ -155,6 +159,7 @@ type Endpoint struct {
 	Host         string         `json:"host"` // name
 	HostNickname string         `json:"host_nickname"`
 	State        string         `json:"state"`
+	Fenced       []netip.Prefix `json:"fenced_addresses,omitempty"` // of Addresses: those that another host has, known for those here
 	Claim        uint64         `json:"claim"`
 	Interface    string         `json:"interface,omitempty"`      // inside the namespace; known for those here
 	HostPort     string         `json:"host_interface,omitempty"` // on the bridge; known for those here
@@ -183,7 +188,11 @@ type AttachRequest struct {
 	Interface    string         `json:"interface,omitempty"` // inside; empty = DefaultInterface
 	Name         string         `json:"name,omitempty"`      // endpoint's name; empty = none
 	MAC          string         `json:"mac,omitempty"`       // empty = chosen by the daemon
-	Addresses    []netip.Prefix `json:"addresses"`
+	Addresses    []netip.Prefix `json:"addresses,omitempty"`
+	Subnets      []netip.Prefix `json:"subnets,omitempty"` // one address of each is chosen; without it and Addresses one of the default subnet
+	Sticky       bool           `json:"sticky,omitempty"`  // keep chosen addresses for Name after detach, while there are others
+	NoIPv6       bool           `json:"no_ipv6,omitempty"` // no IPv6 address beside a chosen one
+	Deadline     Duration       `json:"deadline,omitzero"` // for addresses; 0: 10s
 	Routes       []netip.Prefix `json:"routes,omitempty"`
 	MTU          int            `json:"mtu,omitempty"` // 0 = the network's
 	Move         bool           `json:"move,omitempty"`
@@ -231,7 +240,9 @@ type DetachRequest struct {
 	Interface string  `json:"interface,omitempty"` // which, when the namespace has several
 }
 
-// ExposeRequest gives the host itself addresses on the overlay.
+// ExposeRequest gives the host itself addresses on the overlay, as an AttachRequest does.
 type ExposeRequest struct {
-	Addresses []netip.Prefix `json:"addresses"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	Subnets   []netip.Prefix `json:"subnets,omitempty"`
+	Deadline  Duration       `json:"deadline,omitzero"`
 }

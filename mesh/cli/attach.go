@@ -24,21 +24,31 @@ process, a path such as /proc/4711/ns/net, or a name as ` + "`ip netns`" + ` has
 enters the namespace, so it needs root; attached once, asking the same again changes nothing.
 
 What the interface sends is held to its MAC and its addresses; --allow-mac and --allow-address make
-exceptions, for keepalived, macvlan, or a bridge inside. An address that another running host has
-is refused, unless --move takes it over.
+exceptions, for keepalived, macvlan, or a bridge inside.
+
+Without --address the network chooses an address out of its range, and an IPv6 address beside it;
+--subnet says out of which part. A given address inside the range is claimed, so that nobody else
+gets it; one outside is the operator's own affair. An address that somebody has is refused, unless
+--move takes it over from another host. Detached, or gone with its namespace, it is free again.
 
 Examples:
-  ripstop attach pid:4711 --address 10.32.0.1/12
-  ripstop attach web --name web1 --address 10.32.0.2/12 --address fd00:1::2/64
+  ripstop attach pid:4711
+  ripstop attach web --name web1 --subnet net:10.32.2.0/24
+  ripstop attach db --name db1 --sticky  the same address each time, while there are others
+  ripstop attach web2 --address 10.32.0.2/12 --address fd00:1::2/64
   ripstop attach router --address 10.32.0.254/12 --allow-address any --interface lan0`
 
 func attachCommand() command {
 	return command{
-		name: "attach", args: "NETNS --address CIDR [flags]", short: "give a container its place on the network", client: true, text: attachText,
+		name: "attach", args: "NETNS [flags]", short: "give a container its place on the network", client: true, text: attachText,
 		setup: func(flags *pflag.FlagSet) action {
 			var q api.AttachRequest
+			var deadline time.Duration
 			var allowMAC, allowAddress []text
-			flags.Var(list[netip.Prefix]{&q.Addresses, netip.ParsePrefix, "CIDR"}, "address", "address and prefix length (repeatable)")
+			flags.Var(list[netip.Prefix]{&q.Addresses, parseAddress, "CIDR"}, "address", "this address and prefix length (repeatable; default one is chosen)")
+			flags.Var(list[netip.Prefix]{&q.Subnets, parseSubnet, "SUBNET"}, "subnet", "choose an address out of this part of the range (repeatable)")
+			flags.BoolVar(&q.Sticky, "sticky", false, "keep the chosen address for --name while there are others")
+			deadlineFlag(flags, &deadline)
 			flags.StringVar(&q.Interface, "interface", api.DefaultInterface, "`NAME` the interface inside")
 			flags.StringVar(&q.Name, "name", "", "`NAME` the endpoint, for people and for detach")
 			flags.StringVar(&q.MAC, "mac", "", "`MAC` its own (default made from the namespace)")
@@ -49,6 +59,7 @@ func attachCommand() command {
 			flags.Var(list[text]{&allowAddress, parseAllowAddress, "CIDR|any"}, "allow-address", "let it send from these addresses too (repeatable)")
 			return func(ctx context.Context, in *invocation, args []string) error {
 				q.AllowMAC, q.AllowAddress = stringsOf(allowMAC), stringsOf(allowAddress)
+				q.Deadline = api.Duration(deadline)
 				if err := checkAttach(flags, q, args); err != nil {
 					return err
 				}
@@ -66,8 +77,8 @@ func checkAttach(flags *pflag.FlagSet, q api.AttachRequest, args []string) error
 	if err := noArguments(args[1:]); err != nil {
 		return err
 	}
-	if len(q.Addresses) == 0 {
-		return misuse("no address: addresses are not chosen automatically yet: give one, such as --address 10.32.0.7/12")
+	if q.Sticky && q.Name == "" {
+		return misuse("--sticky keeps an address for a name: give one by --name")
 	}
 	if q.MAC != "" {
 		mac, err := net.ParseMAC(q.MAC)
@@ -119,6 +130,9 @@ func attachNamespace(ctx context.Context, in *invocation, q api.AttachRequest) e
 	}
 	defer ns.Close()
 	q.NetnsID.Dev, q.NetnsID.Inode = ns.ID()
+	if q.NoIPv6, err = withoutIPv6(ns); err != nil {
+		return err
+	}
 	client := in.client()
 	defer client.Close()
 	reserved, err := client.Reserve(ctx, q)
@@ -251,22 +265,25 @@ func detachNamespace(ctx context.Context, in *invocation, arg, iface string) err
 
 func exposeCommand() command {
 	return command{
-		name: "expose", args: "--address CIDR [flags]", short: "give this host itself an address", client: true, text: `
-Gives this host itself addresses on the network, so that its own programs and the containers reach
-each other. A host in routed mode has its address from ` + "`ripstop up --address`" + `.
+		name: "expose", args: "[flags]", short: "give this host itself an address", client: true, text: `
+Gives this host itself an address on the network, so that its own programs and the containers reach
+each other: a chosen one, or those given, as ` + "`ripstop attach`" + ` does. A host in routed mode has its
+address from ` + "`ripstop up`" + `.
 
-Example:
+Examples:
+  ripstop expose
   ripstop expose --address 10.32.1.1/12`,
 		setup: func(flags *pflag.FlagSet) action {
 			var q api.ExposeRequest
-			flags.Var(list[netip.Prefix]{&q.Addresses, netip.ParsePrefix, "CIDR"}, "address", "address and prefix length (repeatable)")
+			var deadline time.Duration
+			flags.Var(list[netip.Prefix]{&q.Addresses, parseAddress, "CIDR"}, "address", "this address and prefix length (repeatable; default one is chosen)")
+			flags.Var(list[netip.Prefix]{&q.Subnets, parseSubnet, "SUBNET"}, "subnet", "choose an address out of this part of the range (repeatable)")
+			deadlineFlag(flags, &deadline)
 			return func(ctx context.Context, in *invocation, args []string) error {
 				if err := noArguments(args); err != nil {
 					return err
 				}
-				if len(q.Addresses) == 0 {
-					return misuse("no address: addresses are not chosen automatically yet: give one, such as --address 10.32.1.1/12")
-				}
+				q.Deadline = api.Duration(deadline)
 				client := in.client()
 				defer client.Close()
 				endpoint, err := client.Expose(ctx, q)

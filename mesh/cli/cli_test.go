@@ -51,6 +51,25 @@ func (d *daemon) Expose(_ context.Context, q api.ExposeRequest) (api.Endpoint, e
 	return api.Endpoint{Interface: "ripstop", MAC: "02:00:00:00:00:01", Addresses: q.Addresses}, d.note(q)
 }
 
+func (d *daemon) IPAM(context.Context) (api.IPAM, error) { return sampleIPAM(), d.refusal }
+func (d *daemon) Allocate(_ context.Context, q api.AllocateRequest) (api.Address, error) {
+	return api.Address{For: q.For, Addresses: []netip.Prefix{netip.MustParsePrefix("10.32.0.9/12"), netip.MustParsePrefix("fd00::9/64")}}, d.note(q)
+}
+func (d *daemon) Release(_ context.Context, q api.ReleaseRequest) (api.Moved, error) {
+	return api.Moved{Done: true, Count: 1}, d.note(q)
+}
+func (d *daemon) Start(context.Context) error { return d.note("start") }
+func (d *daemon) Adopt(context.Context) error { return d.note("adopt") }
+func (d *daemon) Leave(_ context.Context, q api.LeaveRequest) (api.Moved, error) {
+	if len(d.asked) == 0 {
+		return api.Moved{Count: 10, Left: 20}, d.note(q)
+	}
+	return api.Moved{Done: true, Count: 30}, d.note(q)
+}
+func (d *daemon) Remove(_ context.Context, q api.RemoveRequest) (api.Moved, error) {
+	return api.Moved{Done: true, Count: 4, Host: "02:00:00:00:00:0e"}, d.note(q)
+}
+
 // serve runs d behind a socket and returns a function that runs the command line
 // against it.
 func serve(t *testing.T, d *daemon) func(args ...string) (code int, out, errOut string) {
@@ -115,6 +134,30 @@ func sample() api.Status {
 	}
 }
 
+// sampleIPAM is an address map of three hosts of which one is gone.
+func sampleIPAM() api.IPAM {
+	a, b, c := "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
+	addr := netip.MustParseAddr
+	return api.IPAM{
+		Version: 1, Range: netip.MustParsePrefix("10.32.0.0/24"), Range6: netip.MustParsePrefix("fd12:3456:789a:bcde::/64"), Subnet: netip.MustParsePrefix("10.32.0.0/25"),
+		Reserved: []netip.Prefix{netip.MustParsePrefix("10.32.0.8/29")},
+		Map:      "1a2b3c4d", Founders: []string{b, a},
+		Hosts: []api.IPAMHost{
+			{Host: b, Nickname: "vm2", Blocks: 128, Addresses: 128, Free: 120, Reachable: true},
+			{Host: a, Nickname: "vm1", Blocks: 64, Addresses: 64, Free: 60, Reachable: true},
+			{Host: c, Blocks: 64, Addresses: 64},
+		},
+		Used: 3, Held: 1, Fenced: 1,
+		Events: []api.IPAMEvent{{Time: time.Now().Add(-5 * time.Minute), Kind: "joined", Text: "the address map of 2 founders holds"}},
+		Ranges: []api.IPAMRange{{First: addr("10.32.0.0"), Last: addr("10.32.0.127"), Host: b}, {First: addr("10.32.0.128"), Last: addr("10.32.0.191"), Host: a}, {First: addr("10.32.0.192"), Last: addr("10.32.0.255"), Host: c}},
+		Uses: []api.IPAMUse{
+			{Address: netip.MustParsePrefix("10.32.0.1/24"), For: "web1@ripv0011223344", State: "used", Owner: b},
+			{Address: netip.MustParsePrefix("10.32.0.2/32"), State: "held", Holder: a, Owner: b},
+			{Address: netip.MustParsePrefix("10.32.0.200/24"), For: "vm7", State: "fenced", Owner: c},
+		},
+	}
+}
+
 func TestStatusForPeople(t *testing.T) {
 	run := serve(t, new(daemon))
 	for _, c := range []struct{ part, want string }{
@@ -154,6 +197,28 @@ d   c?[2J   a     2     25 ms
 ENDPOINT  ADDRESSES     MAC                HOST  STATE   INTERFACE  NAMESPACE  ALLOWED TOO
 web       10.32.0.1/12  02:00:5e:00:53:01  b     here    rip0       pid:1      any
 db        10.32.0.2     02:00:5e:00:53:02  a     remote  -          -          -
+`},
+		{"ipam", `
+     range  10.32.0.0/24, and beside it fd12:3456:789a:bcde::/64
+   default  10.32.0.0/25
+  reserved  10.32.0.8/29
+       map  1a2b3c4d, begun by vm1 and vm2
+      here  3 in use, 1 of them FENCED: another host has them, 1 held by other hosts
+
+KEY  HOST               BLOCKS  ADDRESSES  SHARE   FREE  STATE
+a    02:00:00:00:00:0c  64      64         25.0 %  0     UNREACHABLE
+b    vm1                64      64         25.0 %  60    reachable
+c    vm2                128     128        50.0 %  120   reachable
+
+10.32.0.0 [ccccccccccccccccccccccccccccccccbbbbbbbbbbbbbbbbaaaaaaaaaaaaaaaa] 10.32.0.255
+
+ADDRESS        STATE   FOR   HELD BY  BLOCK OF
+10.32.0.1/24   used    web1  -        vm2
+10.32.0.2      held    -     vm1      vm2
+10.32.0.200/24 fenced  vm7   -        02:00:00:00:00:0c
+
+AGO   EVENT   WHAT
+5m0s  joined  the address map of 2 founders holds
 `},
 	} {
 		args := []string{"status"}
@@ -273,6 +338,17 @@ func TestCommandsAskTheDaemon(t *testing.T) {
 		{[]string{"hide"}, "hide", ""},
 		{[]string{"expose", "--address", "10.32.0.1/12", "--address", "fd00::1/64"}, api.ExposeRequest{Addresses: prefixes}, "ripstop  02:00:00:00:00:01  10.32.0.1/12 fd00::1/64\n"},
 		{[]string{"expose", "--address", "10.32.0.1/12,fd00::1/64"}, api.ExposeRequest{Addresses: prefixes}, "ripstop  02:00:00:00:00:01  10.32.0.1/12 fd00::1/64\n"},
+		{[]string{"expose"}, api.ExposeRequest{}, "ripstop  02:00:00:00:00:01  \n"},
+		{[]string{"expose", "--subnet", "net:10.32.2.0/24", "--address", "ip:10.32.0.1/12", "--deadline", "2s"},
+			api.ExposeRequest{Addresses: prefixes[:1], Subnets: []netip.Prefix{netip.MustParsePrefix("10.32.2.0/24")}, Deadline: api.Duration(2 * time.Second)}, "ripstop  02:00:00:00:00:01  10.32.0.1/12\n"},
+		{[]string{"ipam", "allocate", "vm7", "--subnet", "net:10.32.7.0/24", "--sticky"}, api.AllocateRequest{For: "vm7", Subnet: netip.MustParsePrefix("10.32.7.0/24"), Sticky: true}, "10.32.0.9/12 fd00::9/64\n"},
+		{[]string{"ipam", "claim", "gw", "10.32.0.1/12"}, api.AllocateRequest{For: "gw", Address: netip.MustParseAddr("10.32.0.1"), Subnet: netip.MustParsePrefix("10.32.0.0/12")}, "10.32.0.9/12 fd00::9/64\n"},
+		{[]string{"ipam", "claim", "gw", "ip:10.32.0.1"}, api.AllocateRequest{For: "gw", Address: netip.MustParseAddr("10.32.0.1")}, "10.32.0.9/12 fd00::9/64\n"},
+		{[]string{"ipam", "release", "vm7"}, api.ReleaseRequest{For: "vm7"}, ""},
+		{[]string{"ipam", "release", "vm7", "10.32.0.9"}, api.ReleaseRequest{For: "vm7", Address: netip.MustParseAddr("10.32.0.9")}, ""},
+		{[]string{"ipam", "start"}, "start", ""},
+		{[]string{"ipam", "adopt"}, "adopt", ""},
+		{[]string{"rmpeer", "vm3", "--yes", "--force"}, api.RemoveRequest{Host: "vm3", Force: true}, "4 blocks of vm3 taken over\n"},
 		{[]string{"stop"}, "stop", ""},
 		{[]string{"reset", "--yes"}, "reset", ""},
 	} {
@@ -294,6 +370,19 @@ func TestCommandsAskTheDaemon(t *testing.T) {
 	d = new(daemon)
 	if code, _, errOut := serve(t, d)("reset"); code != ExitFailed || len(d.asked) != 0 || !strings.Contains(errOut, "nothing was removed") {
 		t.Errorf("reset answered with no: code %d, asked %+v, err %q", code, d.asked, errOut)
+	}
+	d = new(daemon)
+	if code, _, errOut := serve(t, d)("rmpeer", "vm3"); code != ExitFailed || len(d.asked) != 0 || !strings.Contains(errOut, "nothing was changed") {
+		t.Errorf("rmpeer answered with no: code %d, asked %+v, err %q", code, d.asked, errOut)
+	}
+	if code, out, _ := serve(t, d)("rmpeer", "no"); code != ExitOK || !reflect.DeepEqual(d.asked, []any{api.RemoveRequest{Host: "no"}}) || !strings.Contains(out, "4 blocks") {
+		t.Errorf("rmpeer answered with the name: code %d, asked %+v, out %q", code, d.asked, out)
+	}
+	d = new(daemon)
+	want := api.LeaveRequest{Deadline: api.Duration(time.Minute)}
+	if code, out, errOut := serve(t, d)("leave", "--deadline", "1m"); code != ExitOK || !reflect.DeepEqual(d.asked, []any{want, want}) ||
+		!strings.HasPrefix(out, "30 blocks handed over") || errOut != "10 blocks handed over, 20 to go\n" {
+		t.Errorf("leave: code %d, asked %+v, out %q, err %q", code, d.asked, out, errOut)
 	}
 }
 
@@ -349,7 +438,7 @@ func TestExitCodes(t *testing.T) {
 // TestEveryFlagHasAVariable sets every flag of every command by its variable alone.
 func TestEveryFlagHasAVariable(t *testing.T) {
 	value := map[string]string{"bool": "true", "int": "1400", "uint16": "7000", "duration": "3s", "string": "x", "ADDR": "192.0.2.1", "ADDR[:PORT]": "192.0.2.1:7",
-		"CIDR": "10.32.0.1/12", "MAC|any": "any", "CIDR|any": "any", "NAME|all": "tso"}
+		"CIDR": "10.32.0.1/12", "SUBNET": "10.32.0.0/16", "MAC|any": "any", "CIDR|any": "any", "NAME|all": "tso"}
 	for _, c := range commands() {
 		flags, _ := c.flags(new(invocation))
 		count := 0

@@ -45,6 +45,7 @@ func commands() []command {
 		secretCommand(),
 		connectCommand(), forgetCommand(),
 		attachCommand(), detachCommand(), exposeCommand(), hideCommand(),
+		ipamCommand(), leaveCommand(), rmpeerCommand(),
 		statusCommand(), demoCommand(), versionCommand(),
 	}
 }
@@ -145,6 +146,8 @@ func wanted(err *pflag.InvalidValueError) string {
 		return "a time, such as 500ms, 10s or 2m"
 	case "ADDR":
 		return "an IP address, such as 192.0.2.7"
+	case "SUBNET":
+		return "a subnet without host bits, such as 10.32.2.0/24"
 	case "CIDR":
 		return "an IP address with a prefix length, such as 10.32.0.1/12"
 	default:
@@ -311,3 +314,31 @@ func oneOf(what, word string, words ...string) error {
 	}
 	return nil
 }
+
+// single is a flag that holds one value with a form of its own.
+type single[T interface {
+	comparable
+	fmt.Stringer
+}] struct {
+	value *T
+	parse func(string) (T, error)
+	kind  string
+}
+
+// Set takes s.
+func (f single[T]) Set(s string) (err error) {
+	*f.value, err = f.parse(s)
+	return err
+}
+
+// String is what help shows as the default: nothing.
+func (f single[T]) String() string {
+	var none T
+	if f.value == nil || *f.value == none {
+		return ""
+	}
+	return (*f.value).String()
+}
+
+// Type is what help shows behind the flag.
+func (f single[T]) Type() string { return f.kind }

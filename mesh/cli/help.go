@@ -16,8 +16,7 @@ Ethernet network.
   ripstop secret new > secret            make a network; bring the file to every host
   ripstop up --secret-file secret vm1 vm2 vm3
                                          the same line on each of the three
-  ripstop attach pid:4711 --address 10.32.0.1/12
-                                         give a container its place on the network
+  ripstop attach pid:4711                give a container its place on the network
   ripstop status                         see who is there
 
 Usage: ripstop [--socket PATH] [--json] COMMAND [flags] [arguments]

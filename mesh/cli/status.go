@@ -21,6 +21,7 @@ Shows this host, and the network as it sees it; with a word behind it one part i
   links      connections with neighbours, and the peers this host was told to dial
   routes     next hop and alternate for each host
   endpoints  what is attached, here and elsewhere
+  ipam       the address map: whose which part of the range is, what is in use and what happened
 
 --wait waits until every peer to dial has answered (or is this host) and every link is up; where
 that is not so in time the exit code is 1, with the reason on stderr.
@@ -35,14 +36,14 @@ const pollEvery = 100 * time.Millisecond
 
 func statusCommand() command {
 	return command{
-		name: "status", args: "[peers|links|routes|endpoints] [flags]", short: "show this host and the network", client: true, text: statusText,
+		name: "status", args: "[peers|links|routes|endpoints|ipam] [flags]", short: "show this host and the network", client: true, text: statusText,
 		setup: func(flags *pflag.FlagSet) action {
 			wait := flags.Duration("wait", 0, "`DURATION` wait so long, such as 30s, until all links are up")
 			return func(ctx context.Context, in *invocation, args []string) error {
 				part := ""
 				if len(args) > 0 {
 					part = args[0]
-					if err := oneOf("status of", part, "peers", "links", "routes", "endpoints"); err != nil {
+					if err := oneOf("status of", part, "peers", "links", "routes", "endpoints", "ipam"); err != nil {
 						return err
 					}
 					if err := noArguments(args[1:]); err != nil {
@@ -75,7 +76,12 @@ func status(ctx context.Context, in *invocation, part string, wait time.Duration
 		if err != nil {
 			return err
 		}
-		if err := show(in, part, s); err != nil {
+		if part == "ipam" {
+			err = showIPAM(ctx, in, client)
+		} else {
+			err = show(in, part, s)
+		}
+		if err != nil {
 			return err
 		}
 		if wait > 0 && missing != "" {
@@ -142,6 +148,18 @@ type (
 		Endpoints []api.Endpoint `json:"endpoints"`
 	}
 )
+
+// showIPAM prints the address map.
+func showIPAM(ctx context.Context, in *invocation, client *api.Client) error {
+	all, err := client.IPAM(ctx)
+	switch {
+	case err != nil:
+		return err
+	case in.json:
+		return printJSON(in.Out, all)
+	}
+	return printIPAM(in.Out, all, time.Now())
+}
 
 // show prints one part of s, or the summary.
 func show(in *invocation, part string, s api.Status) error {
@@ -249,6 +267,9 @@ func (v view) summary() string {
 		endpoints += fmt.Sprintf(", %d fenced or orphaned", trouble)
 	}
 	row("endpoints", "%s", endpoints)
+	if s.IPAM != nil {
+		row("addresses", "%s, %s", s.IPAM.Range, ipamCounts(*s.IPAM))
+	}
 	if drops := v.drops(); drops != "" {
 		row("dropped", "%s", drops)
 	}

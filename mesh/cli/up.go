@@ -38,8 +38,9 @@ Examples:
   ripstop up                             a new network on the first host
   ripstop up --secret-file secret vm1 vm2 vm3
   RIPSTOP_SECRET='correct horse battery staple' ripstop up vm1 vm2 vm3
-  ripstop up --mode routed --address 10.32.7.1/12 vm1
-                                         a host without containers, without a bridge`
+  ripstop up --ipalloc-range 172.20.0.0/16 vm1
+                                         addresses out of this range, the same on all hosts
+  ripstop up --mode routed vm1           a host without containers, without a bridge`
 
 func upCommand() command {
 	return command{
@@ -65,7 +66,14 @@ func upCommand() command {
 			flags.StringVar(&cfg.Bridge, "bridge", "ripstop", "`NAME` the bridge to make or to use")
 			flags.StringVar(&cfg.Device, "device", "ripstop0", "`NAME` the TAP or TUN device")
 			flags.StringVar(&cfg.Mode, "mode", "bridge", "`MODE` bridge: for containers; routed: the host's own addresses only")
-			flags.Var(list[netip.Prefix]{&addresses, netip.ParsePrefix, "CIDR"}, "address", "the host's own address, in routed mode (repeatable)")
+			flags.Var(list[netip.Prefix]{&addresses, netip.ParsePrefix, "CIDR"}, "address", "the host's own address, in routed mode (repeatable; default one is chosen)")
+			cidr := func(p *netip.Prefix, name, usage string) {
+				flags.Var(single[netip.Prefix]{p, netip.ParsePrefix, "CIDR"}, name, usage)
+			}
+			cidr(&cfg.Range, "ipalloc-range", "give out addresses of this range, the same on all hosts (default 10.32.0.0/12)")
+			cidr(&cfg.Subnet, "ipalloc-default-subnet", "where no other is asked for, only of this part of it")
+			flags.Var(list[netip.Prefix]{&cfg.Reserved, netip.ParsePrefix, "CIDR"}, "ipalloc-reserve", "of this part none by itself, only by --address (repeatable)")
+			flags.StringVar(&cfg.IPv6, "ipv6", "", "`on|off` an IPv6 address beside each (default on)")
 			flags.IntVar(&cfg.MTU, "mtu", 0, "`BYTES` a container's largest packet (default 1340)")
 			flags.BoolVar(&cfg.StrictPorts, "strict-ports", false, "refuse what comes from bridge ports that ripstop did not attach")
 			flags.Var(list[text]{&noOffload, parseOffload, "NAME|all"}, "no-offload", "do not use an offload: checksum, tso, uso, gso, gro (repeatable)")

@@ -9,6 +9,7 @@
 //	  admin           0600, the network's private admin key, on the host that made it
 //	  targets         JSON, the dial list
 //	  endpoints       JSON, what is attached
+//	  numbering       JSON, the range that addresses are given out of
 //	  ipam.1  ipam.2  the journal of addresses, two generations; see Journal
 //	  NAME.tmp        a write that was interrupted; removed at the next Open
 //
@@ -45,6 +46,7 @@ const (
 	Targets   = "targets"
 	Endpoints = "endpoints"
 	Addresses = "ipam" // a journal
+	Numbering = "numbering"
 )
 
 const (
