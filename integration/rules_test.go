@@ -61,6 +61,7 @@ var foreign = map[string][]string{
 	"github.com/vishvananda/netlink":  {"tun", "tun/...", "transport", "integration/lab"},
 	"github.com/google/nftables":      {"tun/firewall"},
 	"github.com/google/nftables/...":  {"tun/firewall"},
+	"github.com/miekg/dns":            {"mesh/dns"},
 	"github.com/spf13/pflag":          {"mesh/cli"},
 }
 

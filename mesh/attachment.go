@@ -30,6 +30,8 @@ type attachment struct {
 	AllowAddress []string       `json:"allow_address,omitempty"`
 	Exposed      bool           `json:"exposed,omitempty"` // the host itself, on the bridge
 	Leases       []lease        `json:"leases,omitempty"`  // of Plan's addresses, those that the table knows
+	Services     []string       `json:"services,omitempty"`
+	DNS          bool           `json:"dns,omitempty"` // it was told where names are resolved
 }
 
 // reservation holds an attachment for a caller that is making its interface.
@@ -112,6 +114,9 @@ func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
 	if q.Name != "" && !validName(q.Name) {
 		return invalid("name %q: letters, digits, hyphens and dots, 63 characters at most", q.Name)
 	}
+	if err := n.nameServices(&a, q); err != nil {
+		return attachment{}, err
+	}
 	for _, m := range q.AllowMAC {
 		if _, err := parseMAC(m); m != "any" && err != nil {
 			return invalid("--allow-mac %q: a MAC address or `any`", m)
@@ -152,7 +157,7 @@ func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
 		MAC: net.HardwareAddr(mac[:]).String(), Addresses: slices.Clone(q.Addresses), Routes: q.Routes,
 		MTU: mtu, HostMTU: tun.MaxMTU,
 	}
-	return a, nil
+	return a, n.resolverFor(&a)
 }
 
 // placeSum is a number for an interface of a namespace of this host: the same

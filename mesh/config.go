@@ -45,6 +45,11 @@ type Config struct {
 	StrictPorts bool           // refuse what unmanaged ports of the bridge send
 	NoOffload   []string       // offloads not to be used, by name (Offloads), or "all"
 
+	NoDNS      bool       // answer no questions for names
+	DNSDomain  string     // behind every name; empty = dns.DefaultDomain
+	DNSAddress netip.Addr // where containers ask, IPv4, the same on every host; zero = dns.DefaultAddress
+	ResolvConf string     // file that names the host's own resolvers; empty = /etc/resolv.conf
+
 	Log      *slog.Logger    // required
 	Ready    func(ReadyInfo) // called once, when the API answers and the node listens; may be nil
 	Software string          // version shown to peers
@@ -108,6 +113,9 @@ func (c *Config) check() error {
 	}
 	if err := c.checkNumbering(misuse); err != nil {
 		return err
+	}
+	if err := c.checkDNS(); err != nil {
+		return misuse("%v", err)
 	}
 	for _, p := range c.Peers {
 		if _, err := transport.ParseTarget(p); err != nil {

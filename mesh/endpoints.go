@@ -96,10 +96,11 @@ func (n *node) publishAttachment(a *attachment, now time.Time) {
 		Addresses: n.usable(a),
 		Claim:     a.Claim,
 	}
-	if a.Name != "" {
-		body.Names = []string{a.Name}
+	if name := n.nameOf(a); name != "" {
+		body.Names = []string{name}
 	}
 	n.publish(now, gossip.KindEndpoint, a.key(), body)
+	n.publishServices(a, now)
 	n.dirty, n.moved = true, true
 }
 
@@ -135,6 +136,7 @@ func (n *node) watchAttachments(now time.Time, ports []string) {
 // forgetAttachment withdraws a's record and its port rules. n.mu must be held.
 func (n *node) forgetAttachment(a *attachment, now time.Time) {
 	n.gossip.Withdraw(now, gossip.KindEndpoint, a.key())
+	n.withdrawServices(a, now)
 	n.removePort(a)
 	n.giveBack(a)
 	n.dirty, n.moved = true, true
@@ -211,6 +213,7 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 // addresses are as good as any others of the same subnets.
 func (a *attachment) satisfies(q api.AttachRequest, b *attachment) bool {
 	if q.MAC != "" && a.Plan.MAC != b.Plan.MAC || a.Name != b.Name ||
+		!slices.Equal(a.Services, b.Services) || a.DNS != b.DNS ||
 		!slices.Equal(a.AllowMAC, b.AllowMAC) || !slices.Equal(a.AllowAddress, b.AllowAddress) {
 		return false
 	}

@@ -106,6 +106,7 @@ func (n *node) turn(now time.Time) {
 		n.dirty = false
 		n.rebuild(now)
 	}
+	n.followNames()
 }
 
 // turnPeer looks what the plane noted about p, and moves its session and its paths on.
@@ -283,6 +284,9 @@ func (n *node) drainGossip(now time.Time) {
 			n.dirty = true
 		case gossip.KindEndpoint:
 			n.dirty, n.moved = true, true
+			n.touchName(c)
+		case gossip.KindName:
+			n.touchName(c)
 		case gossip.KindPeer:
 			n.learnPeer(c.Origin, now)
 			n.dirty = true

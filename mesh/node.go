@@ -85,6 +85,7 @@ type nodeState struct {
 	observed     observations // what peers see us as
 	table        *route.Table // never nil
 	announcer    route.Announcer
+	names        naming
 	attachments  []*attachment
 	reservations map[string]*reservation
 	requests     map[uint64]chan transport.Reply
@@ -177,9 +178,11 @@ func (n *node) run(ctx context.Context) (err error) {
 		Device: n.device, Socket: n.socket, Switch: n.swtch, VNI: vni,
 		Self: n.identity.Name(), Events: (*planeEvents)(n), Log: n.log,
 	})
+	n.openNames()
 	n.adopt()
 	n.mu.Lock()
 	n.publishSelf(time.Now())
+	n.publishNames(time.Now())
 	n.dirty, n.moved = true, true
 	n.dialTargets()
 	n.mu.Unlock()
@@ -197,6 +200,7 @@ func (n *node) run(ctx context.Context) (err error) {
 	part(n.loop)
 	part(n.keepAddresses)
 	part(server.Run)
+	part(n.serveNames)
 	part(n.watch)
 	part(n.numberHost)
 	part(n.watchHazard)
@@ -206,6 +210,7 @@ func (n *node) run(ctx context.Context) (err error) {
 	notifySystemd("STOPPING=1")
 	wg.Wait()
 	err = context.Cause(ctx)
+	n.closeNames()
 	n.closeDevice(errors.Is(err, errReset))
 	if errors.Is(err, errStop) || errors.Is(err, context.Canceled) {
 		n.log.Info("stopped")
@@ -228,6 +233,9 @@ func (n *node) load() (err error) {
 		return err
 	}
 	if n.attachments, err = loadAttachments(n.store); err != nil {
+		return err
+	}
+	if err := n.loadNames(); err != nil {
 		return err
 	}
 	var b [8]byte

@@ -61,7 +61,7 @@ func (n *node) known(targets []transport.TargetStatus) api.Status {
 		Started:  n.started,
 
 		UptimeSec: int64(now.Sub(n.started) / time.Second),
-		Warnings:  slices.Clone(n.warnings),
+		Warnings:  append(slices.Clone(n.warnings), n.names.warnings()...),
 		Counters:  n.peerCounters(),
 	}
 	if n.bridge != nil {
@@ -114,6 +114,9 @@ func (n *node) counters() map[string]uint64 {
 		}
 	}
 	maps.Copy(all, n.control.Counters())
+	if n.names.server != nil {
+		maps.Copy(all, n.names.server.Counters())
+	}
 	socket := n.socket.Stats()
 	for name, count := range map[string]uint64{
 		"udp_kernel_drops": socket.KernelDrops, "udp_truncated": socket.Truncated, "udp_receive_errors": socket.ReceiveErrors,

@@ -60,7 +60,9 @@ func (n *node) rebuild(now time.Time) {
 		LinksUp:   up,
 		Directory: directory,
 		Strict:    n.cfg.StrictPorts,
+		HostOnly:  n.cfg.DNSAddress,
 	})
+	n.names.stale = true
 	snapshot := &plane.Snapshot{
 		Table:    n.table,
 		Outlets:  make([]*plane.Outlet, n.highestID()+1),
@@ -223,6 +225,10 @@ func (n *node) followEndpoints(now time.Time) {
 			space.prefixes = append(space.prefixes, p.Masked())
 		}
 		hostMACs, hostAddresses = [][6]byte{a.mac()}, a.addrs()
+	}
+	if n.names.server != nil {
+		n.listenForNames(hostAddresses)
+		hostAddresses = append(hostAddresses, n.cfg.DNSAddress)
 	}
 	n.overlay.Store(space)
 	if n.firewall == nil {

@@ -150,6 +150,11 @@ func (s *Switch) FromPeer(t *Table, now int64, vni VNI, src PeerID, frame []byte
 			return drop(DropElsewhere)
 		}
 	}
+	if e.Type == typeARP {
+		if a, ok := ParseARP(frame[e.Payload:]); ok && t.namesHostOnly(a) {
+			return drop(DropForgedAddress)
+		}
+	}
 	if !managed {
 		s.learned.Learn(now, vni, e.Source, src)
 	}
@@ -212,6 +217,9 @@ func (t *Table) inspect(vni VNI, e *Ethernet, frame, reply []byte) (d Decision, 
 }
 
 func (t *Table) inspectARP(vni VNI, e *Ethernet, a ARP, reply []byte) (Decision, int, bool) {
+	if t.namesHostOnly(a) {
+		return drop(DropHere), 0, true
+	}
 	if !t.mayName(vni, e.Source, a.SenderMAC) ||
 		!t.mayUse4(vni, e.Source, a.SenderAddress) || !t.mayUse4(vni, a.SenderMAC, a.SenderAddress) {
 		return drop(DropForgedAddress), 0, true
@@ -227,6 +235,19 @@ func (t *Table) inspectARP(vni VNI, e *Ethernet, a ARP, reply []byte) (Decision,
 		return d, putARPReply(reply, e.Source, a, owner.mac), true
 	}
 	return Decision{}, 0, false
+}
+
+// namesHostOnly reports whether ARP is about the address that each host answers itself.
+func (t *Table) namesHostOnly(a ARP) bool {
+	return t.hostOnly != [4]byte{} && (a.SenderAddress == t.hostOnly || a.TargetAddress == t.hostOnly)
+}
+
+// hostOnly is the form in which ARP names an address.
+func hostOnly(a netip.Addr) [4]byte {
+	if !a.Is4() {
+		return [4]byte{}
+	}
+	return a.As4()
 }
 
 func (t *Table) inspectND(vni VNI, e *Ethernet, nd ND, reply []byte) (Decision, int, bool) {

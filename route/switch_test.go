@@ -277,6 +277,35 @@ func TestCopiesGoWhereTheVNIIs(t *testing.T) {
 	}
 }
 
+// TestHostOnly: ARP about the address that every host answers itself, whoever asks or
+// tells, stays on its host.
+func TestHostOnly(t *testing.T) {
+	own := netip.AddrFrom4([4]byte{169, 254, 83, 53})
+	for _, set := range []bool{true, false} {
+		tb, s := scene(t, func(c *TableConfig) {
+			if set {
+				c.HostOnly = own
+			}
+		})
+		reply := make([]byte, ReplySize)
+		for name, frame := range map[string][]byte{
+			"asked for":  arpFrame(Broadcast, mac(900), arpRequest, mac(900), addr4(900), MAC{}, own),
+			"asks":       arpFrame(Broadcast, mac(900), arpRequest, mac(900), own, MAC{}, addr4(900)),
+			"announced":  arpFrame(Broadcast, mac(900), arpRequest, mac(900), own, MAC{}, own),
+			"told to it": arpFrame(Broadcast, mac(900), arpReply, mac(900), addr4(900), mac(901), own),
+		} {
+			d, _ := s.FromLocal(tb, 0, 0, frame, reply)
+			if stays := d.Verdict == DropFrame && d.Drop == DropHere; stays != set {
+				t.Errorf("%s, set %v: leaves the host as %+v", name, set, d)
+			}
+			d = s.FromPeer(tb, 0, 0, 1, frame)
+			if refused := d.Verdict == DropFrame; refused != set {
+				t.Errorf("%s, set %v: enters a host as %+v", name, set, d)
+			}
+		}
+	}
+}
+
 func TestReplyRoom(t *testing.T) {
 	tb, s := scene(t, nil)
 	for _, n := range []int{0, ReplySize - 1} {

@@ -30,6 +30,9 @@ type TableConfig struct {
 	// changed, the endpoint map need not be made again (Table.Directory).
 	Directory *Directory
 	Strict    bool // local frames from a MAC that is no endpoint's are dropped
+	// HostOnly is an IPv4 address that every host answers by itself: ARP that names it
+	// neither leaves a host nor enters one. Zero: none.
+	HostOnly netip.Addr
 }
 
 // Table is everything that forwarding reads, for one moment. It is immutable.
@@ -41,6 +44,7 @@ type Table struct {
 	graph     *Graph
 	directory *Directory
 	strict    bool
+	hostOnly  [4]byte // 0.0.0.0: none
 	places    []place // by the directory's host number
 	routes    []path  // by PeerID
 	short     map[crypto.ShortName]PeerID
@@ -79,6 +83,7 @@ func Build(cfg TableConfig) *Table {
 		graph:     cfg.Graph,
 		directory: cfg.Directory,
 		strict:    cfg.Strict,
+		hostOnly:  hostOnly(cfg.HostOnly),
 		short:     make(map[crypto.ShortName]PeerID),
 		copies:    make(map[VNI][]PeerID),
 		grants:    make(map[VNI][]*Endpoint),

@@ -39,6 +39,12 @@ func (r *recorder) Status(ctx context.Context) (Status, error) {
 	}
 	return Status{Nickname: "a", Counters: map[string]uint64{"frames_in": 7}, Targets: []Target{{Target: "vm1", State: TargetSelf}}}, r.note("status")
 }
+func (r *recorder) Names(context.Context) (Names, error)              { return Names{Domain: "d"}, r.note("names") }
+func (r *recorder) AddName(_ context.Context, q NameRequest) error    { return r.note(q) }
+func (r *recorder) RemoveName(_ context.Context, q NameRequest) error { return r.note(q) }
+func (r *recorder) Lookup(_ context.Context, q LookupRequest) (LookupAnswer, error) {
+	return LookupAnswer{Name: q.Name}, r.note(q)
+}
 func (r *recorder) Connect(_ context.Context, q ConnectRequest) error { return r.note(q) }
 func (r *recorder) Forget(_ context.Context, q ForgetRequest) error   { return r.note(q) }
 func (r *recorder) Reserve(_ context.Context, q AttachRequest) (AttachPlan, error) {

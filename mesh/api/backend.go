@@ -26,6 +26,11 @@ type Backend interface {
 	Detach(ctx context.Context, r DetachRequest) (AttachPlan, error)
 	Expose(ctx context.Context, r ExposeRequest) (Endpoint, error)
 	Hide(ctx context.Context) error
+	Names(ctx context.Context) (Names, error)
+	AddName(ctx context.Context, r NameRequest) error
+	// RemoveName takes back what AddName gave; without addresses all of it.
+	RemoveName(ctx context.Context, r NameRequest) error
+	Lookup(ctx context.Context, r LookupRequest) (LookupAnswer, error)
 	// Stop begins the end of the daemon; it returns before that is done.
 	Stop(ctx context.Context) error
 	// Reset removes bridge, attachments, rules and state, then ends the daemon.

@@ -176,6 +176,10 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST "+pathExpose, question(s, b.Expose, versionEndpoint))
 	mux.HandleFunc("POST "+pathHide, command(s, bare(b.Hide)))
 	s.ipamRoutes(mux)
+	mux.HandleFunc("GET "+pathDNS, question(s, func(ctx context.Context, _ struct{}) (Names, error) { return b.Names(ctx) }, (*Names).settle))
+	mux.HandleFunc("POST "+pathDNSAdd, command(s, b.AddName))
+	mux.HandleFunc("POST "+pathDNSRemove, command(s, b.RemoveName))
+	mux.HandleFunc("POST "+pathDNSLookup, question(s, b.Lookup, (*LookupAnswer).settle))
 	mux.HandleFunc("POST "+pathStop, command(s, bare(b.Stop)))
 	mux.HandleFunc("POST "+pathReset, command(s, bare(b.Reset)))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

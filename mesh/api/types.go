@@ -198,6 +198,8 @@ type AttachRequest struct {
 	Move         bool           `json:"move,omitempty"`
 	AllowMAC     []string       `json:"allow_mac,omitempty"`     // MAC addresses, or "any"
 	AllowAddress []string       `json:"allow_address,omitempty"` // prefixes, or "any"
+	Services     []string       `json:"services,omitempty"`      // NAME:PORT/PROTOCOL
+	DNS          bool           `json:"dns,omitempty"`           // the caller will write its resolver file
 }
 
 // DefaultInterface is what an attached interface is called inside its namespace.
@@ -222,6 +224,8 @@ type AttachPlan struct {
 	Routes        []netip.Prefix `json:"routes,omitempty"`
 	MTU           int            `json:"mtu"`
 	HostMTU       int            `json:"host_mtu"`
+	// Resolver is for the resolver file, where that was asked for.
+	Resolver *Resolver `json:"resolver,omitempty"`
 	// Existing says that this very attachment stands already: nothing is to be made.
 	Existing bool      `json:"existing,omitempty"`
 	Expires  time.Time `json:"expires,omitzero"`

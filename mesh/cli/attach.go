@@ -31,9 +31,15 @@ Without --address the network chooses an address out of its range, and an IPv6 a
 gets it; one outside is the operator's own affair. An address that somebody has is refused, unless
 --move takes it over from another host. Detached, or gone with its namespace, it is free again.
 
+With --name it is found on every host as NAME.ripstop.internal. --dns writes the resolver file of
+the container so that it finds others by name (its programs read that file when they start); detach
+puts the old one back. The container needs files of its own: pid:NUMBER, or a name of
+` + "`ip netns`" + `, whose file is /etc/netns/NAME/resolv.conf.
+
 Examples:
   ripstop attach pid:4711
   ripstop attach web --name web1 --subnet net:10.32.2.0/24
+  ripstop attach pid:4712 --name web2 --dns --service http:80/tcp
   ripstop attach db --name db1 --sticky  the same address each time, while there are others
   ripstop attach web2 --address 10.32.0.2/12 --address fd00:1::2/64
   ripstop attach router --address 10.32.0.254/12 --allow-address any --interface lan0`
@@ -44,7 +50,7 @@ func attachCommand() command {
 		setup: func(flags *pflag.FlagSet) action {
 			var q api.AttachRequest
 			var deadline time.Duration
-			var allowMAC, allowAddress []text
+			var allowMAC, allowAddress, services []text
 			flags.Var(list[netip.Prefix]{&q.Addresses, parseAddress, "CIDR"}, "address", "this address and prefix length (repeatable; default one is chosen)")
 			flags.Var(list[netip.Prefix]{&q.Subnets, parseSubnet, "SUBNET"}, "subnet", "choose an address out of this part of the range (repeatable)")
 			flags.BoolVar(&q.Sticky, "sticky", false, "keep the chosen address for --name while there are others")
@@ -55,9 +61,12 @@ func attachCommand() command {
 			flags.IntVar(&q.MTU, "mtu", 0, "`BYTES` its largest packet (default the network's)")
 			flags.Var(list[netip.Prefix]{&q.Routes, netip.ParsePrefix, "CIDR"}, "route", "send this range through the interface too (repeatable)")
 			flags.BoolVar(&q.Move, "move", false, "take over MAC and addresses that another host has")
+			flags.Var(list[text]{&services, parseService, "NAME:PORT/PROTOCOL"}, "service", "what it offers, to be found by SRV (repeatable)")
+			flags.BoolVar(&q.DNS, "dns", false, "write its resolver file, so that it finds names")
 			flags.Var(list[text]{&allowMAC, parseAllowMAC, "MAC|any"}, "allow-mac", "let it send from this MAC too (repeatable)")
 			flags.Var(list[text]{&allowAddress, parseAllowAddress, "CIDR|any"}, "allow-address", "let it send from these addresses too (repeatable)")
 			return func(ctx context.Context, in *invocation, args []string) error {
+				q.Services = stringsOf(services)
 				q.AllowMAC, q.AllowAddress = stringsOf(allowMAC), stringsOf(allowAddress)
 				q.Deadline = api.Duration(deadline)
 				if err := checkAttach(flags, q, args); err != nil {
@@ -103,6 +112,14 @@ func parseAllowMAC(s string) (text, error) {
 		return "", fmt.Errorf("%q is neither a MAC address nor any", s)
 	}
 	return text(mac.String()), nil
+}
+
+// parseService refuses what is no service; the daemon says so in the same words.
+func parseService(s string) (text, error) {
+	if err := mesh.CheckService(s); err != nil {
+		return "", err
+	}
+	return text(s), nil
 }
 
 func parseAllowAddress(s string) (text, error) {
@@ -153,9 +170,18 @@ func attachNamespace(ctx context.Context, in *invocation, q api.AttachRequest) e
 	if err := attach.Plug(ctx, plan); err != nil {
 		return errors.Join(err, giveBack())
 	}
+	if r := reserved.Resolver; r != nil {
+		if err := attach.WriteResolver(plan, attach.Resolver(*r)); err != nil {
+			return errors.Join(err, attach.Unplug(plan), giveBack())
+		}
+	}
 	endpoint, err := client.Commit(ctx, api.CommitRequest{ID: reserved.ID})
 	if err != nil {
-		return errors.Join(err, attach.Unplug(plan), giveBack())
+		err = errors.Join(err, attach.Unplug(plan), giveBack())
+		if reserved.Resolver != nil {
+			err = errors.Join(err, attach.RestoreResolver(plan))
+		}
+		return err
 	}
 	if err := attach.Announce(plan); err != nil {
 		fmt.Fprintf(in.Err, "ripstop: attached, but the neighbours were not told: %v\n", err)
@@ -259,6 +285,11 @@ func detachNamespace(ctx context.Context, in *invocation, arg, iface string) err
 	}
 	if err := attach.Unplug(plan); err != nil {
 		return err
+	}
+	if detached.Resolver != nil {
+		if err := attach.RestoreResolver(plan); err != nil {
+			return fmt.Errorf("detached, but the old resolver file is not back: %w", err)
+		}
 	}
 	return in.done()
 }

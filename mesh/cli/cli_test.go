@@ -26,12 +26,20 @@ type daemon struct {
 	asked   []any
 	refusal error
 	status  func() api.Status
+	names   api.Names
+	found   api.LookupAnswer
 	stop    context.CancelFunc
 }
 
 func (d *daemon) note(q any) error { d.asked = append(d.asked, q); return d.refusal }
 
 func (d *daemon) Status(context.Context) (api.Status, error)            { return d.status(), nil }
+func (d *daemon) Names(context.Context) (api.Names, error)              { return d.names, d.note("names") }
+func (d *daemon) AddName(_ context.Context, q api.NameRequest) error    { return d.note(q) }
+func (d *daemon) RemoveName(_ context.Context, q api.NameRequest) error { return d.note(q) }
+func (d *daemon) Lookup(_ context.Context, q api.LookupRequest) (api.LookupAnswer, error) {
+	return d.found, d.note(q)
+}
 func (d *daemon) Connect(_ context.Context, q api.ConnectRequest) error { return d.note(q) }
 func (d *daemon) Forget(_ context.Context, q api.ForgetRequest) error   { return d.note(q) }
 func (d *daemon) Cancel(_ context.Context, q api.CommitRequest) error   { return d.note(q) }
@@ -438,7 +446,7 @@ func TestExitCodes(t *testing.T) {
 // TestEveryFlagHasAVariable sets every flag of every command by its variable alone.
 func TestEveryFlagHasAVariable(t *testing.T) {
 	value := map[string]string{"bool": "true", "int": "1400", "uint16": "7000", "duration": "3s", "string": "x", "ADDR": "192.0.2.1", "ADDR[:PORT]": "192.0.2.1:7",
-		"CIDR": "10.32.0.1/12", "SUBNET": "10.32.0.0/16", "MAC|any": "any", "CIDR|any": "any", "NAME|all": "tso"}
+		"CIDR": "10.32.0.1/12", "SUBNET": "10.32.0.0/16", "MAC|any": "any", "CIDR|any": "any", "NAME|all": "tso", "NAME:PORT/PROTOCOL": "http:80/tcp"}
 	for _, c := range commands() {
 		flags, _ := c.flags(new(invocation))
 		count := 0

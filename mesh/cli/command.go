@@ -46,6 +46,7 @@ func commands() []command {
 		connectCommand(), forgetCommand(),
 		attachCommand(), detachCommand(), exposeCommand(), hideCommand(),
 		ipamCommand(), leaveCommand(), rmpeerCommand(),
+		dnsCommand(),
 		statusCommand(), demoCommand(), versionCommand(),
 	}
 }

@@ -22,6 +22,7 @@ Shows this host, and the network as it sees it; with a word behind it one part i
   routes     next hop and alternate for each host
   endpoints  what is attached, here and elsewhere
   ipam       the address map: whose which part of the range is, what is in use and what happened
+  dns        names, and who is asked for those of others
 
 --wait waits until every peer to dial has answered (or is this host) and every link is up; where
 that is not so in time the exit code is 1, with the reason on stderr.
@@ -36,14 +37,14 @@ const pollEvery = 100 * time.Millisecond
 
 func statusCommand() command {
 	return command{
-		name: "status", args: "[peers|links|routes|endpoints|ipam] [flags]", short: "show this host and the network", client: true, text: statusText,
+		name: "status", args: "[peers|links|routes|endpoints|ipam|dns] [flags]", short: "show this host and the network", client: true, text: statusText,
 		setup: func(flags *pflag.FlagSet) action {
 			wait := flags.Duration("wait", 0, "`DURATION` wait so long, such as 30s, until all links are up")
 			return func(ctx context.Context, in *invocation, args []string) error {
 				part := ""
 				if len(args) > 0 {
 					part = args[0]
-					if err := oneOf("status of", part, "peers", "links", "routes", "endpoints", "ipam"); err != nil {
+					if err := oneOf("status of", part, "peers", "links", "routes", "endpoints", "ipam", "dns"); err != nil {
 						return err
 					}
 					if err := noArguments(args[1:]); err != nil {
@@ -52,6 +53,9 @@ func statusCommand() command {
 				}
 				if *wait < 0 {
 					return misuse("--wait %v: it is not negative", *wait)
+				}
+				if part == "dns" {
+					return showNames(ctx, in)
 				}
 				return status(ctx, in, part, *wait)
 			}

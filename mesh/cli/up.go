@@ -77,6 +77,10 @@ func upCommand() command {
 			flags.IntVar(&cfg.MTU, "mtu", 0, "`BYTES` a container's largest packet (default 1340)")
 			flags.BoolVar(&cfg.StrictPorts, "strict-ports", false, "refuse what comes from bridge ports that ripstop did not attach")
 			flags.Var(list[text]{&noOffload, parseOffload, "NAME|all"}, "no-offload", "do not use an offload: checksum, tso, uso, gso, gro (repeatable)")
+			flags.BoolVar(&cfg.NoDNS, "no-dns", false, "resolve no names for containers and this host")
+			flags.StringVar(&cfg.DNSDomain, "dns-domain", mesh.DefaultDNSDomain, "`DOMAIN` what stands behind every name")
+			flags.Var(addr{&cfg.DNSAddress}, "dns-address", "where containers and this host ask for names (default "+mesh.DefaultDNSAddress.String()+")")
+			flags.StringVar(&cfg.ResolvConf, "resolv-conf", "/etc/resolv.conf", "`FILE` this host's resolvers, asked for names of others")
 			flags.StringVar(&level, "log-level", "info", "`LEVEL` debug, info, warn or error")
 			flags.StringVar(&format, "log-format", "text", "`FORMAT` text or json")
 			return func(ctx context.Context, in *invocation, args []string) error {
@@ -159,6 +163,26 @@ func reason(err error) string {
 		err = inner.Unwrap()
 	}
 }
+
+// addr is a flag for one IP address.
+type addr struct{ value *netip.Addr }
+
+// Set takes an address.
+func (a addr) Set(s string) (err error) {
+	*a.value, err = netip.ParseAddr(s)
+	return err
+}
+
+// String is what help shows as the default: nothing.
+func (a addr) String() string {
+	if a.value == nil || !a.value.IsValid() {
+		return ""
+	}
+	return a.value.String()
+}
+
+// Type is what help shows behind the flag.
+func (a addr) Type() string { return "ADDR" }
 
 // advertised is an underlay address with or without a port.
 type advertised netip.AddrPort

@@ -54,7 +54,9 @@ var bodies = []parsed{
 		Addresses: []netip.Addr{addr("10.32.0.1"), addr("fd00::1")}, Names: []string{"web", "a.b"},
 	}, "01 01 0007 020102030405 0000000000000009 02 04 0a200001 06 fd000000000000000000000000000001 02 03 776562 03 612e62", parseEndpoint},
 	{"name", NameBody{Name: "db.x", Addresses: []netip.Addr{addr("10.32.0.2")}, Flags: 3},
-		"01 03 04 64622e78 01 04 0a200002", parseNameBody},
+		"01 03 04 64622e78 01 04 0a200002 0000", parseNameBody},
+	{"service", NameBody{Name: "_h._tcp.w", Port: 8080},
+		"01 00 09 5f682e5f7463702e77 00 1f90", parseNameBody},
 	{"hint", HintBody{FreeBlocks: 3, FreeAddresses: 0x01020304}, "01 00000003 01020304", parseHint},
 }
 

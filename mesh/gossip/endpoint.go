@@ -86,12 +86,14 @@ func ParseEndpointBody(b []byte) (EndpointBody, error) {
 	return e, nil
 }
 
-// NameBody is a DNS name and the addresses it stands for.
+// NameBody is a DNS name and the addresses it stands for, or a service that an endpoint
+// of that name offers.
 //
-//	layout 1 | flags 1 | length 1 | name | count 1 | count × (family 1 | address 4 or 16)
+//	layout 1 | flags 1 | length 1 | name | count 1 | count × (family 1 | address 4 or 16) | port 2
 type NameBody struct {
 	Name      string
 	Addresses []netip.Addr // at most MaxEndpointAddresses
+	Port      uint16       // of a service; 0 = it is none
 	Flags     uint8        // opaque here
 }
 
@@ -105,7 +107,8 @@ func (n NameBody) Append(dst []byte) ([]byte, error) {
 	}
 	dst = append(dst, bodyLayout, n.Flags)
 	dst = appendText(dst, n.Name)
-	return appendAddresses(dst, n.Addresses)
+	dst, err := appendAddresses(dst, n.Addresses)
+	return binary.BigEndian.AppendUint16(dst, n.Port), err
 }
 
 // ParseNameBody reads what Append wrote.
@@ -116,6 +119,7 @@ func ParseNameBody(b []byte) (NameBody, error) {
 	n.Flags = r.u8()
 	n.Name = r.dnsName()
 	n.Addresses = r.addresses(MaxEndpointAddresses)
+	n.Port = r.u16()
 	if err := r.end(); err != nil {
 		return NameBody{}, err
 	}

@@ -11,6 +11,7 @@
 //	  endpoints       JSON, what is attached
 //	  numbering       JSON, the range that addresses are given out of
 //	  ipam.1  ipam.2  the journal of addresses, two generations; see Journal
+//	  names           JSON, the DNS names added by hand
 //	  NAME.tmp        a write that was interrupted; removed at the next Open
 //
 // A file is replaced whole: written beside, synced, renamed, and the directory
@@ -47,6 +48,7 @@ const (
 	Endpoints = "endpoints"
 	Addresses = "ipam" // a journal
 	Numbering = "numbering"
+	Names     = "names"
 )
 
 const (
