@@ -6,6 +6,8 @@ import (
 	"time"
 )
 
+var errStopped = errors.New("the host stops here")
+
 // pump does what the machine wants, until it wants nothing or waits for the disk.
 func (h *simHost) pump() {
 	for h.m != nil && h.w.err == nil {
@@ -31,8 +33,11 @@ func (h *simHost) pump() {
 			}
 		})
 	}
-	h.follow()
-	h.check()
+	if h.m != nil {
+		h.follow()
+		h.chat()
+		h.check()
+	}
 }
 
 // saved is when a write has ended.
@@ -47,26 +52,22 @@ func (h *simHost) saved(r *Ready) {
 		return
 	}
 	h.saving = nil
-	if h.diskFull {
-		if r.Save != nil {
-			h.journal = append(slices.Clone(h.journal), r.Save[:h.w.rng.IntN(len(r.Save))]...)
-		}
-		h.m.Done(h.w.now, errors.New("no space left on device"))
-		h.pump()
-		return
+	err := h.write(r)
+	h.m.Done(h.w.now, err)
+	if err == nil {
+		h.release(r)
 	}
-	h.write(r)
-	h.m.Done(h.w.now, nil)
-	h.release(r)
 	h.pump()
 }
 
-func (h *simHost) write(r *Ready) {
+func (h *simHost) write(r *Ready) error {
 	if r.Snapshot != nil {
-		h.older, h.journal = h.journal, slices.Clone(r.Snapshot)
-	} else {
-		h.journal = append(slices.Clone(h.journal), r.Save...)
+		return h.log.Rotate(r.Snapshot)
 	}
+	if err := h.log.Append(r.Save); err != nil {
+		return err
+	}
+	return h.log.Sync()
 }
 
 func (h *simHost) release(r *Ready) {
@@ -92,14 +93,9 @@ func (h *simHost) release(r *Ready) {
 	for _, a := range r.Answers {
 		h.answer(a)
 	}
-	if len(r.Announce) > 0 {
-		p := h.peers()
-		h.w.rng.Shuffle(len(p), func(i, j int) { p[i], p[j] = p[j], p[i] })
-		for _, o := range p[:min(len(p), 3)] {
-			for _, d := range r.Announce {
-				h.w.trace.Write(d)
-				h.sendDelta(o, d)
-			}
+	for _, d := range r.Announce {
+		if err := h.g.Announce(h.w.now, datasetName, d); err != nil {
+			h.w.fail(13, "%v", err)
 		}
 	}
 }
@@ -110,26 +106,24 @@ func (h *simHost) crash(workloadsDie bool) {
 		return
 	}
 	h.w.note("crash %d", h.i)
-	if h.saving != nil {
-		switch r := h.saving; {
-		case h.diskFull || h.w.chance(0.4):
-		case h.w.chance(0.5):
-			h.write(r)
-		case r.Save != nil:
-			torn := slices.Clone(r.Save[:h.w.rng.IntN(len(r.Save)+1)])
-			if len(torn) > 0 && h.w.chance(0.3) {
-				torn[h.w.rng.IntN(len(torn))] ^= 0x40
+	if h.saving != nil { // it came to any of the operations of the write
+		left := h.w.rng.IntN(8)
+		h.disk.Fail = func(string) error {
+			if left--; left < 0 {
+				return errStopped
 			}
-			h.journal = append(slices.Clone(h.journal), torn...)
+			return nil
 		}
+		h.write(h.saving)
+		h.disk.Fail = nil
 	}
-	h.m, h.saving, h.pending = nil, nil, nil
+	h.disk.Crash(h.w.rng)
+	h.m, h.g, h.saving, h.pending = nil, nil, nil, nil
 	h.run++
 	if workloadsDie {
 		for _, a := range sortedAddrs(h.work) {
 			h.stop(h.work[a])
 		}
-		h.publish()
 	}
 }
 
@@ -179,7 +173,7 @@ func (h *simHost) answer(a Answer) {
 	}
 	if t, ok := h.w.ended[addr]; ok && r.kind == "allocate" && !r.sticky && h.w.now.Sub(t) < 59*time.Second {
 		l, _ := newLayout(h.w.prefix)
-		if b, _ := l.block(addr); !h.w.tainted[b] && len(h.w.maps) < 2 {
+		if b, _ := l.block(addr); !h.w.tainted[b] && !h.w.twofold && len(h.w.maps) < 2 {
 			h.w.fail(7, "host %d gives %v %v after its release", h.i, addr, h.w.now.Sub(t))
 		}
 	}

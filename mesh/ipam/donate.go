@@ -122,7 +122,7 @@ func (m *Machine) askShare() {
 	p.next = m.now.Add(2 * time.Second)
 }
 
-// onAsk gives what is free: whole blocks, at most half of them, or one address.
+// onAsk gives what is free: whole blocks, about half of them, or one address.
 func (m *Machine) onAsk(from crypto.Name, r *reader) error {
 	req, claim, want := r.u64(), r.u64(), int(r.u16())
 	subnet := r.prefix()
@@ -143,7 +143,11 @@ func (m *Machine) onAsk(from crypto.Name, r *reader) error {
 			whole = append(whole, b)
 		}
 	}
-	n := min(want, (len(whole)+1)/2, maxGiven)
+	half := (len(whole) + 1) / 2
+	if claim == 0 { // a share is no need: the last block would only go to and fro
+		half = len(whole) / 2
+	}
+	n := min(want, half, maxGiven)
 	g := &given{req: req}
 	if n > 0 {
 		g.blocks = slices.Clone(whole[len(whole)-n:])

@@ -388,9 +388,8 @@ func (m *Machine) Listed(now time.Time, list []Attached) {
 		if e != nil && (e.kind == kindUsed || e.kind == kindForeign || e.kind == kindOutside) {
 			continue
 		}
-		if e != nil && e.kind == kindHeld {
-			m.event(EventFenced, e.holder, a, "%v, attached here to %q, is noted as held by %v", a, l.ID, e.holder)
-			continue
+		if e != nil && e.kind == kindHeld { // what is noted is old: nothing else could be attached here
+			m.event(EventConflict, e.holder, a, "%v, attached here to %q, was noted as held by %v: it stays here", a, l.ID, e.holder)
 		}
 		n := &entry{kind: kindOutside, bits: uint8(l.Addr.Bits()), id: l.ID}
 		if b, inside := m.lay.block(a); inside && m.own[b] != nil {

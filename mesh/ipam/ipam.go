@@ -35,7 +35,7 @@
 //
 // Read layout.go and chain.go first, then register.go, genesis.go, space.go,
 // request.go, donate.go, hold.go, leave.go, takeover.go, hint.go; wire.go,
-// message.go, dataset.go and save.go are forms.
+// message.go, bundle.go, dataset.go and save.go are forms.
 package ipam
 
 import (
@@ -382,7 +382,7 @@ func (m *Machine) Ready(now time.Time) Ready {
 		return r
 	}
 	f := m.depart()
-	if m.rewrite || m.journal > max(64<<10, 2*m.snapshot) {
+	if m.rewrite || m.journal > max(1<<20, 2*m.snapshot) {
 		r.Snapshot = m.encodeSnapshot(f.seq)
 		f.bytes, f.whole = len(r.Snapshot), true
 	} else {

@@ -191,6 +191,50 @@ func TestFullRangeSaysSo(t *testing.T) {
 	}
 }
 
+// TestAttachedOutlivesAnOldNote: what an old disk notes as held by another host stays
+// with the workload that really has it.
+func TestAttachedOutlivesAnOldNote(t *testing.T) {
+	cfg := realConfig(0, "10.32.0.0/28")
+	m, journal := one(t, cfg)
+	allocate(t, m, journal, Request{ID: "x"})
+	a := netip.MustParseAddr("10.32.0.5")
+	m.set(a, &entry{kind: kindHeld, holder: simIdentities[1].Name(), claim: 7})
+	settleOne(t, m, journal)
+	m, err := Restore(cfg, simEpoch, *journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Listed(simEpoch, []Attached{{"web", netip.PrefixFrom(a, 28)}})
+	if e := m.entries[a]; e.kind != kindUsed || e.id != "web" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestShareLeavesTheLastBlock: two hosts do not pass one block to and fro because
+// each wants a share; an address that is wanted now gets it.
+func TestShareLeavesTheLastBlock(t *testing.T) {
+	m, journal := one(t, realConfig(0, "10.32.0.0/29")) // six addresses for hosts
+	allocate(t, m, journal, Request{ID: "x"})
+	other := simIdentities[1].Name()
+	m.know(simIdentities[1].Public())
+	ask := func(req, claim uint64) {
+		b := put64(put64(m.message(msgAsk), req), claim)
+		if err := m.Step(m.now, other, putPrefix(put16(b, 9), m.cfg.Range)); err != nil {
+			t.Fatal(err)
+		}
+		settleOne(t, m, journal)
+	}
+	for req := range uint64(5) {
+		ask(req+1, 0)
+	}
+	if len(m.own) != 4 { // the network's and the broadcast address, the one in use, and one
+		t.Errorf("%d blocks are left after asking for a share", len(m.own))
+	}
+	if ask(9, 1); len(m.own) != 3 {
+		t.Error("the last block was not given for an address")
+	}
+}
+
 func TestNoMapSaysWhoWaits(t *testing.T) {
 	m, err := New(realConfig(0, "10.32.0.0/16"), simEpoch)
 	if err != nil {

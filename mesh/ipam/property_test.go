@@ -20,15 +20,12 @@ func (w *world) begin(k *workload) {
 }
 
 // excused reports whether two holders may exist until their hosts meet: in a block
-// that was taken on an operator's word, or that an old disk knew otherwise, or of
-// two maps.
+// that was taken on an operator's word, or that an old disk knew otherwise, or of two
+// maps, or where one host is two.
 func (w *world) excused(a, b *workload) bool {
 	l, _ := newLayout(w.prefix)
 	n, _ := l.block(a.addr)
-	if w.tainted[n] || a.host.clone || b.host.clone {
-		return true
-	}
-	return a.origin != b.origin
+	return w.tainted[n] || w.twofold || a.origin != b.origin
 }
 
 // taint excuses clashes in a block until the next quiet point.
@@ -39,21 +36,25 @@ func (h *simHost) follow() {
 	if h.m == nil {
 		return
 	}
-	for _, a := range sortedAddrs(h.work) {
+	changed := make(map[netip.Addr]bool) // mostly none
+	for a, k := range h.work {
+		if e := h.m.entries[a]; k.fenced != (e != nil && e.fenced) {
+			changed[a] = true
+		}
+	}
+	for _, a := range sortedAddrs(changed) {
 		k := h.work[a]
-		e := h.m.entries[a]
-		fenced := e != nil && e.fenced
-		if fenced != k.fenced {
-			k.fenced = fenced
-			h.publish()
-			if !fenced {
-				for _, o := range h.w.live[a] {
-					if o != k && !o.fenced && !h.w.excused(k, o) {
-						h.w.fail(1, "%v is unfenced on host %d, and %s on host %d has it", a, h.i, o.id, o.host.i)
-					}
+		k.fenced = !k.fenced
+		if !k.fenced {
+			for _, o := range h.w.live[a] {
+				if o != k && !o.fenced && !h.w.excused(k, o) {
+					h.w.fail(1, "%v is unfenced on host %d, and %s on host %d has it", a, h.i, o.id, o.host.i)
 				}
 			}
 		}
+	}
+	if len(changed) > 0 {
+		h.publish()
 	}
 }
 
@@ -90,6 +91,8 @@ func (h *simHost) check() {
 		h.checkPlaces()
 		h.checkSpace()
 		h.checkRecords()
+	}
+	if h.next%128 == 0 {
 		h.checkSize()
 	}
 }
@@ -160,6 +163,9 @@ func (h *simHost) checkPlaces() {
 	}
 	for b, old := range h.places {
 		p, ok := now[b]
+		if p == old {
+			continue
+		}
 		if !ok || compareHeads(p.term, p.num, p.hash, old.term, old.num, old.hash) < 0 {
 			if same {
 				h.w.fail(6, "host %d: block %d was at (%d,%d) and is at (%d,%d)", h.i, b, old.term, old.num, p.term, p.num)
@@ -233,7 +239,8 @@ func (w *world) quiet() {
 		if h.paused {
 			w.resume[h.i]()
 		}
-		h.paused, h.diskFull = false, false
+		h.paused, h.disk.Full = false, false
+		w.endClone(h)
 		h.up()
 	}
 	for range 4 { // an operator decides between two maps that are both in use
@@ -247,31 +254,12 @@ func (w *world) quiet() {
 			}
 		}
 	}
-	w.runFor(130 * time.Second) // 10 rounds, and what was refused is asked for again once
+	w.runFor(50 * time.Second) // 10 rounds
+	w.checkEqual()
+	w.runFor(80 * time.Second) // what was refused is asked for again once
+	w.checkEqual()
 	if w.err != nil {
 		return
-	}
-	var first *simHost
-	for _, h := range w.hosts {
-		if h.m == nil || h.m.genesis == nil {
-			continue
-		}
-		if first == nil {
-			first = h
-		} else if h.m.genesis.hash != first.m.genesis.hash {
-			w.fail(8, "hosts %d and %d have two maps", first.i, h.i)
-			continue
-		}
-		for b := range h.m.lay.blocks {
-			t1, n1, h1 := h.m.place(b)
-			t2, n2, h2 := first.m.place(b)
-			if h1 != h2 {
-				w.fail(8, "hosts %d and %d see block %d at (%d,%d) and (%d,%d)", h.i, first.i, b, t1, n1, t2, n2)
-			}
-		}
-		if h.m.groups != first.m.groups { // hints may be on their way
-			w.fail(8, "hosts %d and %d have different digests", h.i, first.i)
-		}
 	}
 	for _, a := range sortedAddrs(w.live) {
 		var holders []*workload
@@ -296,6 +284,33 @@ func (w *world) quiet() {
 		}
 	}
 	clear(w.tainted)
+	w.twofold = false
+}
+
+// checkEqual: all have one map.
+func (w *world) checkEqual() {
+	var first *simHost
+	for _, h := range w.hosts {
+		if h.m == nil || h.m.genesis == nil {
+			continue
+		}
+		if first == nil {
+			first = h
+		} else if h.m.genesis.hash != first.m.genesis.hash {
+			w.fail(8, "hosts %d and %d have two maps", first.i, h.i)
+			continue
+		}
+		for b := range h.m.lay.blocks {
+			t1, n1, h1 := h.m.place(b)
+			t2, n2, h2 := first.m.place(b)
+			if h1 != h2 {
+				w.fail(8, "hosts %d and %d see block %d at (%d,%d) and (%d,%d)", h.i, first.i, b, t1, n1, t2, n2)
+			}
+		}
+		if h.m.groups != first.m.groups { // hints may be on their way
+			w.fail(8, "hosts %d and %d have different digests", h.i, first.i)
+		}
+	}
 }
 
 // checkLent: when all have met, what an owner notes as held is held, and what is

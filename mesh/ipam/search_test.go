@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -109,7 +110,7 @@ func (x *situation) copy() *situation {
 	}
 	c.places = nil
 	for _, p := range x.places {
-		c.places = append(c.places, cloneMap(p))
+		c.places = append(c.places, maps.Clone(p))
 	}
 	c.path = slices.Clone(x.path)
 	return &c

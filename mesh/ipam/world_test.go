@@ -14,10 +14,14 @@ import (
 	"time"
 
 	"ripstop/crypto"
+	"ripstop/mesh/gossip"
+	"ripstop/mesh/store"
+	"ripstop/mesh/store/storetest"
 )
 
 // world is a deterministic model of everything around the machines: the network
-// between hosts, gossip, disks, clocks, workloads. One seed, one history.
+// between hosts, disks, clocks, workloads. Gossip and journals are the real ones. One
+// seed, one history.
 type world struct {
 	rng    *rand.Rand
 	now    time.Time
@@ -37,6 +41,8 @@ type world struct {
 	loss, duplicate float64
 	slow            float64 // part of messages that take seconds
 	cut             map[[2]int]bool
+	clones          bool // one host may become two
+	twofold         bool // one is or was since the last quiet point: whatever it told may clash
 	calm            bool // no fault is active
 	busy            bool // faults and operations happen
 
@@ -46,7 +52,8 @@ type world struct {
 	ended   map[netip.Addr]time.Time   // last release of an address
 	ledger  map[[32]byte]bool          // records that exist
 	live    map[netip.Addr][]*workload // by address
-	tainted map[uint32]bool            // blocks in which an asserted or lost state may clash for a while
+	cache   *gossip.Cache
+	tainted map[uint32]bool // blocks in which an asserted or lost state may clash for a while
 	stats   struct{ requests, granted, failed, late, reachable, reached int }
 	elapsed time.Duration
 }
@@ -61,18 +68,20 @@ type simHost struct {
 	run       int      // counts starts, so that late events of an earlier one are dropped
 	paused    bool
 	destroyed bool
-	clone     bool
+	clone     bool // another machine with a copy of a host's disk
+	copied    bool // there is one of this host
 
-	journal  []byte // durable
-	older    []byte
-	diskFull bool
-	saving   *Ready
+	disk   *storetest.Disk
+	log    *store.Journal
+	saving *Ready
+
+	g     *gossip.State
+	near  map[*simHost]int             // gossip's neighbours, with the run that they were met in
+	where map[netip.Addr][]crypto.Name // the endpoint map: who says that it has an address, by name
 
 	pending     map[uint64]*simRequest
 	work        map[netip.Addr]*workload
-	version     uint64
-	seen        map[crypto.Name]*endpointList // the endpoint map as this host has it
-	places      map[uint32]simPlace           // saved records: they never fall
+	places      map[uint32]simPlace // saved records: they never fall
 	targets     []int
 	next        int
 	bornOld     bool
@@ -85,11 +94,6 @@ type simHost struct {
 type simPlace struct {
 	term, num uint32
 	hash      [32]byte
-}
-
-type endpointList struct {
-	version uint64
-	addrs   []netip.Addr
 }
 
 type workload struct {
@@ -196,7 +200,7 @@ func newWorld(seed uint64, b bug) *world {
 		rng: rand.New(rand.NewPCG(seed, 0x51ed)), now: simEpoch, byName: make(map[crypto.Name][]*simHost), bug: b,
 		trace: fnv.New64a(), cut: make(map[[2]int]bool), ledger: make(map[[32]byte]bool), calm: true, busy: true,
 		resume: make(map[int]func()), maps: make(map[[32]byte][]crypto.Name), ended: make(map[netip.Addr]time.Time),
-		live: make(map[netip.Addr][]*workload), tainted: make(map[uint32]bool),
+		live: make(map[netip.Addr][]*workload), tainted: make(map[uint32]bool), cache: gossip.NewCache(1 << 16),
 	}
 }
 
@@ -238,8 +242,8 @@ func (w *world) between(a, b time.Duration) time.Duration {
 }
 
 func (w *world) add(id *crypto.Identity) *simHost {
-	h := &simHost{w: w, i: len(w.hosts), id: id, name: id.Name(),
-		work: make(map[netip.Addr]*workload), seen: make(map[crypto.Name]*endpointList), places: make(map[uint32]simPlace)}
+	h := &simHost{w: w, i: len(w.hosts), id: id, name: id.Name(), disk: storetest.NewDisk(),
+		work: make(map[netip.Addr]*workload), places: make(map[uint32]simPlace)}
 	w.hosts = append(w.hosts, h)
 	w.byName[h.name] = append(w.byName[h.name], h)
 	return h
@@ -252,15 +256,6 @@ func (h *simHost) config() Config {
 	}
 }
 
-func (h *simHost) elsewhere(a netip.Addr) (crypto.Name, bool) {
-	for _, n := range sortedNames(h.seen) {
-		if n != h.name && slices.Contains(h.seen[n].addrs, a) {
-			return n, true
-		}
-	}
-	return crypto.Name{}, false
-}
-
 // up starts a host from what its disk has.
 func (h *simHost) up() {
 	if h.m != nil || h.destroyed {
@@ -270,15 +265,12 @@ func (h *simHost) up() {
 	run := h.run
 	h.restoredOld, h.told = h.bornOld, time.Time{}
 	h.pending, h.saving, h.paused = make(map[uint64]*simRequest), nil, false
-	var err error
-	if h.journal == nil {
+	log, journals, err := store.OpenJournal(h.disk, "ipam")
+	h.log = log
+	if err == nil && len(journals) == 0 {
 		h.m, err = newMachine(h.config(), fakeHooks(h.w.bug), h.w.now)
-	} else {
-		list := [][]byte{h.journal}
-		if h.older != nil {
-			list = append(list, h.older)
-		}
-		h.m, err = restore(h.config(), fakeHooks(h.w.bug), h.w.now, list...)
+	} else if err == nil {
+		h.m, err = restore(h.config(), fakeHooks(h.w.bug), h.w.now, journals...)
 	}
 	if err != nil {
 		h.w.fail(4, "host %d: start: %v", h.i, err)
@@ -291,6 +283,7 @@ func (h *simHost) up() {
 	if !h.bornOld {
 		h.checkSurvived()
 	}
+	h.newGossip()
 	h.setPeers()
 	var names []crypto.Name
 	for _, t := range h.targets {
@@ -321,7 +314,6 @@ func (h *simHost) up() {
 		h.pump()
 	})
 	h.tickLater(run)
-	h.gossipLater(run)
 }
 
 func (h *simHost) tickLater(run int) {
@@ -331,22 +323,11 @@ func (h *simHost) tickLater(run int) {
 		}
 		if !h.paused {
 			h.setPeers()
+			h.g.Tick(h.w.now)
 			h.m.Tick(h.w.now)
 			h.pump()
 		}
 		h.tickLater(run)
-	})
-}
-
-func (h *simHost) gossipLater(run int) {
-	h.w.after(h.w.between(4*time.Second, 6*time.Second), func() {
-		if h.run != run || h.m == nil {
-			return
-		}
-		if p := h.peers(); len(p) > 0 && !h.paused {
-			h.sendDigest(p[h.w.rng.IntN(len(p))], true)
-		}
-		h.gossipLater(run)
 	})
 }
 
@@ -373,6 +354,7 @@ func (h *simHost) setPeers() {
 	slices.SortFunc(names, crypto.Name.Compare)
 	names = slices.Compact(names)
 	h.m.Peers(h.w.now, names, names)
+	h.meet()
 }
 
 // transmit carries something to o, or not, or twice, or late.
@@ -401,78 +383,10 @@ func (h *simHost) transmit(o *simHost, do func()) {
 				return
 			}
 			do()
-			o.pump()
+			if o.m != nil {
+				o.pump()
+			}
 		}
 		w.after(d, deliver)
 	}
-}
-
-func (h *simHost) sendDigest(o *simHost, ask bool) {
-	digest := h.m.Digest()
-	ends := h.endpoints()
-	h.transmit(o, func() {
-		o.learn(ends)
-		if string(o.m.Digest()) == string(digest) {
-			return
-		}
-		if delta := o.m.Delta(digest); len(delta) > 0 {
-			h.tells(o)
-			if len(delta) > maxDelta {
-				h.w.fail(13, "delta of %d bytes", len(delta))
-			}
-			o.sendDelta(h, delta)
-		}
-		if ask {
-			o.sendDigest(h, false)
-		}
-	})
-}
-
-// tells notes that what o sends to h next shows h that its disk is old. It may be
-// lost, so it is noted only where nothing is lost.
-func (h *simHost) tells(o *simHost) {
-	x := o.m.hints[h.name]
-	if h.m != nil && h.restoredOld && h.told.IsZero() && x != nil && x.uid != h.m.cfg.UID && x.seq > h.m.diskSeq &&
-		h.m.genesis != nil && o.m.genesis != nil && h.m.genesis.hash == o.m.genesis.hash && h.w.loss == 0 && h.w.slow == 0 && len(h.w.cut) == 0 {
-		h.told = h.w.now
-	}
-}
-
-func (h *simHost) sendDelta(o *simHost, delta []byte) {
-	ends := h.endpoints()
-	h.transmit(o, func() {
-		o.learn(ends)
-		if _, err := o.m.Merge(h.w.now, h.name, delta); err != nil {
-			h.w.fail(12, "merge: %v", err)
-		}
-	})
-}
-
-// endpoints is the endpoint map as h knows it, as gossip would carry it.
-func (h *simHost) endpoints() map[crypto.Name]*endpointList {
-	all := make(map[crypto.Name]*endpointList, len(h.seen))
-	for n, l := range h.seen {
-		all[n] = l
-	}
-	return all
-}
-
-func (h *simHost) learn(ends map[crypto.Name]*endpointList) {
-	for n, l := range ends {
-		if n != h.name && (h.seen[n] == nil || h.seen[n].version < l.version) {
-			h.seen[n] = l
-		}
-	}
-}
-
-// publish states what is attached here.
-func (h *simHost) publish() {
-	h.version++
-	l := &endpointList{version: h.version}
-	for _, a := range sortedAddrs(h.work) {
-		if !h.work[a].fenced {
-			l.addrs = append(l.addrs, a)
-		}
-	}
-	h.seen[h.name] = l
 }
