@@ -674,7 +674,7 @@ func TestAddressMisuse(t *testing.T) {
 		{"attach " + s.Container("a2").Netns() + " --address 10.51.1.16/16", "in use"},
 		{"attach " + s.Container("a2").Netns() + " --subnet 10.52.0.0/16", "no address of the range 10.51.0.0/16"},
 		{"attach " + s.Container("a2").Netns() + " --deadline 1m", "at most 25s"},
-		{"ipam claim gw 10.51.1.16", "by \"a1"},
+		{"ipam claim gw 10.51.1.16", "by \"a1\""},
 		{"ipam claim gw 10.52.0.1", "outside the range"},
 		{"ipam claim gw 10.51.255.255/16", "broadcast"},
 		{"ipam allocate a1@rip", "names with @"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -161,7 +162,9 @@ func (n *node) keepOnce() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now()
-	n.noteSaved(err)
+	if ready.Snapshot != nil || ready.Save != nil {
+		n.noteSaved(err)
+	}
 	if err == nil {
 		for _, m := range ready.Send {
 			n.sendAddressMessage(now, m)
@@ -240,29 +243,27 @@ func (n *node) askMachine(ctx context.Context, id string, begin func(now time.Ti
 	n.waiting[begin(time.Now())] = w
 	n.addressWork()
 	n.mu.Unlock()
+	var a ipam.Answer
 	select {
-	case a := <-w.answer:
-		if a.Err != nil {
-			return a, n.addressError(a.Err)
-		}
-		return a, nil
+	case a = <-w.answer:
 	case <-ctx.Done():
 		n.mu.Lock()
-		defer n.mu.Unlock()
 		select {
-		case a := <-w.answer: // it came just now
-			if a.Err != nil {
-				return a, n.addressError(a.Err)
-			}
-			return a, nil
+		case a = <-w.answer: // it came just now
+			n.mu.Unlock()
 		default:
+			w.gone = true
+			n.mu.Unlock()
+			return a, api.Errorf(api.CodeUnavailable, "no answer before the caller's time was over (%v)", context.Cause(ctx))
 		}
-		w.gone = true
-		return ipam.Answer{}, api.Errorf(api.CodeUnavailable, "no address before the caller's time was over (%v)", context.Cause(ctx))
 	}
+	if a.Err != nil {
+		return a, n.addressError(a.Err)
+	}
+	return a, nil
 }
 
-// addressError is an error of the machine as the API tells it.
+// addressError is an error of the machine as the API tells it. n.mu must not be held.
 func (n *node) addressError(err error) error {
 	var e *ipam.Error
 	if !errors.As(err, &e) {
@@ -279,33 +280,32 @@ func (n *node) addressError(err error) error {
 	case ipam.CauseDisk:
 		code = api.CodeInternal
 	}
-	text := n.withNicknames(e.Text)
+	n.mu.Lock()
+	text := n.forPeople(e.Text)
+	n.mu.Unlock()
 	if e.Cause == ipam.CauseFull {
 		text += ": detach or release something, or give an address outside the range by --address"
 	}
 	return api.Errorf(code, "%s", text)
 }
 
-// withNicknames is a text of the machine with hosts called as people call them.
-func (n *node) withNicknames(text string) string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.nicknamesIn(text)
-}
-
-// nicknamesIn is withNicknames under n.mu.
-func (n *node) nicknamesIn(text string) string {
+// forPeople is a text of the machine with hosts and attachments called as people call
+// them. n.mu must be held.
+func (n *node) forPeople(text string) string {
 	var pairs []string
 	for name, nickname := range n.nicknames() {
 		pairs = append(pairs, name.String(), nickname)
 	}
-	return strings.NewReplacer(pairs...).Replace(text)
+	return leasePlace.ReplaceAllString(strings.NewReplacer(pairs...).Replace(text), `"`)
 }
+
+// leasePlace is what the name of a lease has behind what people know it by.
+var leasePlace = regexp.MustCompile(leaseMark + `[^"]*"`)
 
 // noteAddressEvents logs what happened and keeps it for status. n.mu must be held.
 func (n *node) noteAddressEvents(events []ipam.Event) {
 	for _, e := range events {
-		text := n.nicknamesIn(e.Text)
+		text := n.forPeople(e.Text)
 		kind, bad := eventKinds[e.Kind].name, eventKinds[e.Kind].bad
 		n.happened = append(n.happened, api.IPAMEvent{Time: time.Now(), Kind: kind, Host: nameOrNone(e.Host), Address: e.Addr, Text: text})
 		if len(n.happened) > maxEvents {

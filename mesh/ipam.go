@@ -35,7 +35,7 @@ func (n *node) statusIPAM(nicknames map[crypto.Name]string) api.IPAM {
 	s := n.machine.Status()
 	all := api.IPAM{
 		Range: s.Range, Range6: s.Range6, Subnet: n.numbering.Subnet, Reserved: n.numbering.Reserved,
-		Map: s.Map, Waiting: n.nicknamesIn(s.Waiting),
+		Map: s.Map, Waiting: n.forPeople(s.Waiting),
 		Used: s.Used, Held: s.Held, Resting: s.Resting, Fenced: s.Fenced, Pending: s.Pending, Conflicts: n.machine.Conflicts(),
 		Leaving: n.leaving != nil, SaveError: n.saveError, Events: slices.Clone(n.happened),
 	}
