@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -102,6 +103,9 @@ func (n *node) serveNames(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
+	var wg sync.WaitGroup
+	wg.Go(func() { n.tellResolved(ctx) })
+	defer wg.Wait()
 	return n.names.server.Run(ctx)
 }
 

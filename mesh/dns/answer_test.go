@@ -269,6 +269,24 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// TestEdges: whatever an answer's length comes to, it is at most what was asked for.
+func TestEdges(t *testing.T) {
+	for pad := range 16 {
+		name := "n" + strings.Repeat("x", pad)
+		for n := 60; n < 80; n++ {
+			var list []netip.Addr
+			for i := range n {
+				list = append(list, netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}))
+			}
+			z := NewZone("x.internal").Set(Change{"s", []Record{{Name: name, Addresses: list}}})
+			out, _ := z.Answer(nil, asked(t, name+".x.internal.", dns.TypeA, edns(1232)), false, 0)
+			if m, _ := answered(t, out); len(out) > 1232 || !m.Truncated && len(m.Answer) != n {
+				t.Fatalf("%d addresses: %d bytes, %d records, truncated %v", n, len(out), len(m.Answer), m.Truncated)
+			}
+		}
+	}
+}
+
 // TestTurns: every address stands first in its turn.
 func TestTurns(t *testing.T) {
 	z := small()

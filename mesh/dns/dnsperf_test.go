@@ -46,7 +46,8 @@ func TestMain(m *testing.M) {
 //
 //	go test ./mesh/dns -run '^$' -bench Dnsperf -benchtime 1x
 //
-// Measured on two cores of a 2.1 GHz virtual machine, 30 s each: see docs/architecture.md.
+// On a virtual machine with two cores, 30 s each: 124 700 answers/s, 0 lost, 1.02 ms on
+// average; dnsmasq 2.90: 116 000 answers/s, 0 lost, 1.53 ms.
 func BenchmarkDnsperf(b *testing.B) {
 	for _, tool := range []string{"dnsperf", "dnsmasq", "taskset"} {
 		if _, err := exec.LookPath(tool); err != nil {

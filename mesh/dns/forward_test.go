@@ -157,9 +157,9 @@ func TestForgedAnswer(t *testing.T) {
 		return a
 	}
 	f := forwarding(t, r.listenAt(t, "127.0.0.2", 0), "127.0.0.2")
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
 	for _, kind := range []uint16{dns.TypeTXT, dns.TypeA} {
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		defer cancel()
 		if answer, err := f.ask(ctx, asked(t, "example.org.", kind), false, client); err == nil {
 			t.Errorf("taken: %s", text(t, answer))
 		}
@@ -170,20 +170,23 @@ func TestForgedAnswer(t *testing.T) {
 func TestLoop(t *testing.T) {
 	r := &resolver{}
 	f := forwarding(t, 0, "127.0.0.2")
-	var straight, around error
+	results := make(chan [2]error, 8)
 	r.answer = func(m *dns.Msg) *dns.Msg {
 		m.Id = 7
 		b, _ := m.Pack()
-		_, straight = f.ask(context.Background(), b, false, addr("127.0.0.2"))
+		_, straight := f.ask(context.Background(), b, false, addr("127.0.0.2"))
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
-		_, around = f.ask(ctx, b, false, client)
+		_, around := f.ask(ctx, b, false, client)
+		results <- [2]error{straight, around}
 		return nil
 	}
 	f.port = r.listenAt(t, "127.0.0.2", 0)
 	if _, err := f.ask(context.Background(), asked(t, "LOOP.example.", dns.TypeA), false, client); err == nil {
 		t.Error("a loop was answered")
 	}
+	result := <-results
+	straight, around := result[0], result[1]
 	if !errors.Is(straight, errLoop) || !errors.Is(around, context.DeadlineExceeded) || r.asked.Load() != 1 {
 		t.Errorf("straight back: %v; around: %v; asked %d times", straight, around, r.asked.Load())
 	}

@@ -58,7 +58,7 @@ func WriteResolver(plan Plan, r Resolver) error {
 		return fmt.Errorf("attach: resolver file of %s: %w", plan.Netns, err)
 	}
 	defer root.Close()
-	if err := writeResolver(root, path, r); err != nil {
+	if err := writeResolver(root, path, "/"+resolverPath, r); err != nil {
 		return fmt.Errorf("attach: resolver file of %s: /%s: %w", plan.Netns, path, err)
 	}
 	return nil
@@ -145,12 +145,13 @@ func processOf(arg string) (int, bool) {
 	return pid, err == nil && pid > 0
 }
 
-// writeResolver writes the file at path below root.
-func writeResolver(root *os.File, path string, r Resolver) error {
+// writeResolver writes the file at path below root; own is this host's, which is never
+// written.
+func writeResolver(root *os.File, path, own string, r Resolver) error {
 	file, err := openInside(root, path, unix.O_RDWR)
 	made := false
 	if errors.Is(err, os.ErrNotExist) {
-		if err := notOurs(root, filepath.Dir(path), filepath.Dir("/"+resolverPath)); err != nil {
+		if err := notOurs(root, filepath.Dir(path), filepath.Dir(own)); err != nil {
 			return err
 		}
 		made = true
@@ -160,7 +161,7 @@ func writeResolver(root *os.File, path string, r Resolver) error {
 		return err
 	}
 	defer file.Close()
-	if err := notOurs(root, path, "/"+resolverPath); err != nil {
+	if err := notOurs(root, path, own); err != nil {
 		return err
 	}
 	now, err := readRegular(file)

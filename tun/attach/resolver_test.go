@@ -56,7 +56,7 @@ func TestResolverFile(t *testing.T) {
 		put(t, path, old)
 		before, _ := os.Stat(path)
 		for range 2 {
-			if err := writeResolver(root, resolverPath, testResolver); err != nil {
+			if err := writeResolver(root, resolverPath, "/"+resolverPath, testResolver); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
@@ -81,7 +81,7 @@ func TestResolverFileMade(t *testing.T) {
 	dir, root := rootDir(t)
 	path := filepath.Join(dir, "etc/resolv.conf")
 	for range 2 {
-		if err := writeResolver(root, resolverPath, testResolver); err != nil {
+		if err := writeResolver(root, resolverPath, "/"+resolverPath, testResolver); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -136,7 +136,7 @@ func TestResolverFileTraps(t *testing.T) {
 		if err := lay(filepath.Join(dir, "etc")); err != nil {
 			t.Fatal(err)
 		}
-		if err := writeResolver(root, resolverPath, testResolver); err == nil {
+		if err := writeResolver(root, resolverPath, "/"+resolverPath, testResolver); err == nil {
 			t.Errorf("%s: written", name)
 		}
 		restoreResolver(root, resolverPath)
@@ -149,20 +149,20 @@ func TestResolverFileTraps(t *testing.T) {
 	}
 }
 
-// TestResolverFileOfHost: a process that has the host's files is refused, and the host's
-// file stays.
+// TestResolverFileOfHost: a container that has the host's files is refused, whether the
+// host has a resolver file or none, and nothing is written.
 func TestResolverFileOfHost(t *testing.T) {
-	root, err := os.Open("/")
-	if err != nil {
-		t.Fatal(err)
+	dir, root := rootDir(t)
+	own := filepath.Join(dir, resolverPath) // as if the directory were the host's root
+	if err := writeResolver(root, resolverPath, own, testResolver); err == nil {
+		t.Error("a file was made in the host's own folder")
 	}
-	defer root.Close()
-	before, missing := os.ReadFile("/" + resolverPath)
-	if err := writeResolver(root, resolverPath, testResolver); err == nil {
-		t.Error("the host's own file was written")
+	if _, err := os.Lstat(own); !os.IsNotExist(err) {
+		t.Errorf("it is there: %v", err)
 	}
-	if after, err := os.ReadFile("/" + resolverPath); string(before) != string(after) || (missing == nil) != (err == nil) {
-		t.Errorf("it held %q, now %q", before, after)
+	put(t, own, "nameserver 10.0.0.1\n")
+	if err := writeResolver(root, resolverPath, own, testResolver); err == nil || contents(t, own) != "nameserver 10.0.0.1\n" {
+		t.Errorf("%v; the host's own file holds %q", err, contents(t, own))
 	}
 }
 
