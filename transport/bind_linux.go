@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -25,18 +26,20 @@ type LinuxBind struct {
 	sockets   []*kernelSocket // all of them
 	senders   []*kernelSocket // the first of each address: Send uses only these
 	receivers []ReceiveFunc
-	segments  int // MaxSegments
+	polled    []PolledReceiver // the same ones
+	segments  int              // MaxSegments
 	zones     zoneTable
 	batches   [maxIdleBatches]atomic.Pointer[sendBatch] // idle ones
 	counts    socketCounts
 }
 
-// kernelSocket is one UDP socket of the kernel. It is non-blocking; its waits are the
-// runtime's poller's.
+// kernelSocket is one UDP socket of the kernel. Every call says MSG_DONTWAIT; Go's poller
+// does not know it, for that would wake a thread for every datagram, whoever waits.
 type kernelSocket struct {
-	conn      *net.UDPConn
+	file      *os.File
 	raw       syscall.RawConn
-	addr      netip.Addr    // what it is bound to
+	addr      netip.Addr // what it is bound to
+	port      uint16
 	drops     atomic.Uint64 // the kernel's running total (SO_RXQ_OVFL)
 	gathering bool          // the kernel was asked for trains (UDP_GRO)
 	refusals  refusals      // where trains do not go
@@ -109,7 +112,9 @@ func (b *LinuxBind) open() error {
 		return missing
 	}
 	for _, s := range b.sockets {
-		b.receivers = append(b.receivers, newReceiveBatch(b, s, b.cfg.Batch).receive)
+		r := newReceiveBatch(b, s, b.cfg.Batch)
+		b.receivers = append(b.receivers, r.receive)
+		b.polled = append(b.polled, PolledReceiver{Descriptor: s.raw, Try: r.try})
 	}
 	return nil
 }
@@ -127,7 +132,7 @@ func (b *LinuxBind) openAddr(addr netip.Addr) error {
 			continue
 		}
 		b.senders = append(b.senders, s)
-		b.port = uint16(s.conn.LocalAddr().(*net.UDPAddr).Port)
+		b.port = s.port
 		if b.cfg.Sockets > 1 {
 			if err := s.setOption(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 				return fmt.Errorf("transport: share udp %v: %w", netip.AddrPortFrom(addr, b.port), err)
@@ -157,12 +162,34 @@ func (b *LinuxBind) openSocket(addr netip.Addr, share bool) (*kernelSocket, erro
 	if err != nil {
 		return nil, err
 	}
-	s.conn = conn.(*net.UDPConn)
-	if s.raw, err = s.conn.SyscallConn(); err != nil {
-		conn.Close()
-		return nil, err
+	defer conn.Close()
+	s.port = uint16(conn.LocalAddr().(*net.UDPAddr).Port)
+	if err := s.keep(); err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
 	}
 	return s, nil
+}
+
+// keep gives the socket a descriptor of its own. A blocking one stays out of Go's poller.
+func (s *kernelSocket) keep() error {
+	fd, err := -1, error(nil)
+	if ctl := s.raw.Control(func(old uintptr) {
+		if fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			err = unix.SetNonblock(fd, false)
+		}
+	}); ctl != nil {
+		return ctl
+	}
+	if fd >= 0 {
+		s.file = os.NewFile(uintptr(fd), "udp")
+	}
+	if err == nil {
+		s.raw, err = s.file.SyscallConn()
+	}
+	if err != nil && fd >= 0 {
+		s.file.Close()
+	}
+	return err
 }
 
 // configure sets the options of a socket that is not bound yet.
@@ -233,6 +260,9 @@ func (s *kernelSocket) option(level, name int) (value int) {
 // Receivers are the receive functions, one for each kernel socket.
 func (b *LinuxBind) Receivers() []ReceiveFunc { return b.receivers }
 
+// Polled implements Polled.
+func (b *LinuxBind) Polled() []PolledReceiver { return b.polled }
+
 // MaxSegments is what the kernel takes, or 1.
 func (b *LinuxBind) MaxSegments() int { return b.segments }
 
@@ -299,7 +329,7 @@ func (b *LinuxBind) Stats() SocketStats {
 func (b *LinuxBind) Close() error {
 	var first error
 	for _, s := range b.sockets {
-		if err := s.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) && first == nil {
+		if err := s.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) && first == nil {
 			first = fmt.Errorf("transport: close udp %v: %w", netip.AddrPortFrom(s.addr, b.port), err)
 		}
 	}

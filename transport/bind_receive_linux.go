@@ -32,11 +32,12 @@ type receiveBatch struct {
 	names   []unix.RawSockaddrInet6 // an IPv4 address takes the first 16 bytes
 	control []receiveControl
 
-	// The system call and its result; wait is made once, as in sendBatch.
+	// The system call and its result; the functions are made once, as in sendBatch.
 	count int
 	got   int
 	errno syscall.Errno
-	wait  func(fd uintptr) bool
+	now   func(fd uintptr)
+	wait  func(fd uintptr)
 }
 
 func newReceiveBatch(bind *LinuxBind, socket *kernelSocket, size int) *receiveBatch {
@@ -55,29 +56,45 @@ func newReceiveBatch(bind *LinuxBind, socket *kernelSocket, size int) *receiveBa
 		h.SetIovlen(1)
 		h.Control = &r.control[i].b[0]
 	}
-	r.wait = r.call
+	r.now, r.wait = r.call, waitReadable
 	return r
 }
 
-// call asks the kernel for up to count messages; false when there is none yet. With
-// MSG_TRUNC it tells how long a message was, whatever of it had room.
-func (r *receiveBatch) call(fd uintptr) bool {
+// call asks the kernel for up to count messages. With MSG_TRUNC it tells how long a
+// message was, whatever of it had room.
+func (r *receiveBatch) call(fd uintptr) {
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
 			uintptr(r.count), unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
-		switch errno {
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			return false
+		if errno != unix.EINTR {
+			r.got, r.errno = int(n), errno
+			return
 		}
-		r.got, r.errno = int(n), errno
-		return true
 	}
+}
+
+// closeNotice is how long a waiting ReceiveFunc may take to see that the socket was
+// closed, in milliseconds.
+const closeNotice = 20
+
+func waitReadable(fd uintptr) {
+	unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, closeNotice)
 }
 
 // receive is the socket's ReceiveFunc.
 func (r *receiveBatch) receive(msgs []Message) (int, error) {
+	for {
+		if n, err := r.try(msgs); n > 0 || err != nil {
+			return n, err
+		}
+		if r.socket.raw.Control(r.wait) != nil {
+			return 0, net.ErrClosed
+		}
+	}
+}
+
+// try is receive without waiting: 0 when there is nothing.
+func (r *receiveBatch) try(msgs []Message) (int, error) {
 	r.count = min(len(msgs), len(r.hdrs))
 	if r.count == 0 {
 		return 0, errNoMessages
@@ -91,10 +108,12 @@ func (r *receiveBatch) receive(msgs []Message) (int, error) {
 			h.SetControllen(receiveControlLen)
 			h.Flags = 0
 		}
-		if r.socket.raw.Read(r.wait) != nil {
+		if r.socket.raw.Control(r.now) != nil {
 			return 0, net.ErrClosed
 		}
 		switch r.errno {
+		case unix.EAGAIN:
+			return 0, nil
 		case 0:
 			received, truncated := 0, 0
 			for i := range r.got {

@@ -1,10 +1,8 @@
 package transport
 
 import (
-	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"syscall"
 	"time"
 	"unsafe"
@@ -60,12 +58,11 @@ type sendBatch struct {
 
 	next, count int // the headers still to be sent are hdrs[next:count]
 
-	// The system call and its result. The two functions are made once: a function value
-	// made for each call would be an allocation for each call.
+	// The system call and its result. The function is made once: a function value made
+	// for each call would be an allocation for each call.
 	sent  int
 	errno syscall.Errno
-	now   func(fd uintptr)      // for RawConn.Control: no lock against other senders
-	wait  func(fd uintptr) bool // for RawConn.Write: waits until the socket is writable
+	now   func(fd uintptr)
 }
 
 func newSendBatch(size int) *sendBatch {
@@ -83,10 +80,6 @@ func newSendBatch(size int) *sendBatch {
 		h.SetIovlen(1)
 	}
 	s.now = s.call
-	s.wait = func(fd uintptr) bool {
-		s.call(fd)
-		return s.errno != unix.EAGAIN
-	}
 	return s
 }
 
@@ -356,12 +349,18 @@ func (b *LinuxBind) refused(socket *kernelSocket, msgs []Message, p part, errno 
 // sendPatiently makes the call again when the socket has room, within sendPatience. It
 // returns EAGAIN when there was none, net.ErrClosed when the socket was closed.
 func (s *kernelSocket) sendPatiently(batch *sendBatch) error {
-	s.conn.SetWriteDeadline(time.Now().Add(sendPatience))
-	switch err := s.raw.Write(batch.wait); {
-	case err == nil:
-		return nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return unix.EAGAIN
+	for until := time.Now().Add(sendPatience); batch.errno == unix.EAGAIN; {
+		left := time.Until(until)
+		if left <= 0 {
+			return unix.EAGAIN
+		}
+		if s.raw.Control(func(fd uintptr) {
+			room := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+			unix.Poll(room[:], max(1, int(left/time.Millisecond)))
+			batch.call(fd)
+		}) != nil {
+			return net.ErrClosed
+		}
 	}
-	return net.ErrClosed
+	return nil
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"net/netip"
+	"syscall"
 )
 
 // Message is one datagram, or a train of them, on its way through a Socket. The buffer
@@ -111,6 +112,20 @@ type Socket interface {
 	// Close ends all receives and sends with net.ErrClosed. It may be called more than
 	// once.
 	Close() error
+}
+
+// Polled is a Socket whose reader may wait for other things besides. LinuxBind is one.
+type Polled interface {
+	Socket
+	// Polled are the Receivers without their waiting, in the same order. Either these are
+	// used or those.
+	Polled() []PolledReceiver
+}
+
+// PolledReceiver is a receive function and what to wait for before it is called.
+type PolledReceiver struct {
+	Descriptor syscall.RawConn // readable for poll(2) and epoll(7) when there is something to receive
+	Try        ReceiveFunc     // does not wait: 0 and no error when there is nothing
 }
 
 // SocketStats count what a Socket did, over all its kernel sockets. A train counts as

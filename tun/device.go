@@ -1,5 +1,7 @@
 package tun
 
+import "syscall"
+
 // Room that every frame buffer keeps around the frame, so that headers and seal
 // are put on in place: Headroom holds the relay header (48), the datagram header
 // (16) and the record header (12), or the kernel's virtio header (10 or 24);
@@ -94,4 +96,16 @@ type Queue interface {
 	// the first refusal. Off must be at least Capabilities.VirtioHeader: the bytes
 	// before Off are overwritten.
 	WriteBatch(frames []Frame) (int, error)
+}
+
+// Polled is a Queue whose reader may wait for other things besides. The TAP's queues
+// are.
+type Polled interface {
+	Queue
+	// Descriptor is what to wait for with poll(2) or epoll(7): readable when there is a
+	// frame, in error (POLLERR) without one when the device was deleted. Nobody else
+	// waits for it.
+	Descriptor() syscall.RawConn
+	// TryReadBatch is ReadBatch without waiting: 0 and no error when there is no frame.
+	TryReadBatch(frames []Frame) (int, error)
 }

@@ -12,10 +12,10 @@ import (
 
 const clonePath = "/dev/net/tun"
 
-// openClone opens one descriptor of the TUN or TAP of that name, not blocking and
-// known to Go's poller. It returns the name the kernel chose.
-func openClone(name string, flags uint16) (*os.File, string, error) {
-	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+// openClone opens one descriptor of the TUN or TAP of that name, with O_NONBLOCK for
+// one that Go's poller waits for. It returns the name the kernel chose.
+func openClone(name string, flags uint16, mode int) (*os.File, string, error) {
+	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|mode, 0)
 	switch {
 	case err == nil:
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):

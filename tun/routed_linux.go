@@ -78,7 +78,7 @@ func OpenTUN(cfg RoutedConfig) (Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tun: open TUN %s: %w", cfg.Name, err)
 	}
-	file, name, err := openClone(cfg.Name, unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR|unix.IFF_TUN_EXCL)
+	file, name, err := openClone(cfg.Name, unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR|unix.IFF_TUN_EXCL, unix.O_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("tun: open TUN %s: %w", cfg.Name, err)
 	}

@@ -72,7 +72,7 @@ func (t *TAP) open(cfg Config) error {
 		if i == 0 {
 			use = first
 		}
-		file, name, err := openClone(t.name, use)
+		file, name, err := openClone(t.name, use, 0)
 		if err != nil {
 			return err
 		}
@@ -163,22 +163,25 @@ type tapQueue struct {
 	unknown atomic.Uint64
 	writers free[tapWriter]
 
-	readMu sync.Mutex // guards the fields below for the length of one ReadBatch
-	read   func(fd uintptr) bool
-	probe  func(fd uintptr)
+	readMu sync.Mutex // guards the fields below for the length of one read
+	read   func(fd uintptr)
 	frames []Frame
 	n      int
 	err    error
 }
 
+// newTAPQueue takes a blocking descriptor, which os.File keeps out of Go's poller: that
+// would wake a thread for every frame, whoever waits for it.
 func newTAPQueue(t *TAP, file *os.File) (*tapQueue, error) {
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
+	if ctl := raw.Control(func(fd uintptr) { err = unix.SetNonblock(int(fd), true) }); cmp.Or(ctl, err) != nil {
+		return nil, fmt.Errorf("set non-blocking: %w", cmp.Or(ctl, err))
+	}
 	q := &tapQueue{tap: t, file: file, raw: raw}
 	q.read = q.drain
-	q.probe = func(fd uintptr) { q.drain(fd) }
 	q.writers.make = func() *tapWriter {
 		w := &tapWriter{queue: q}
 		w.run = w.write
@@ -187,49 +190,68 @@ func newTAPQueue(t *TAP, file *os.File) (*tapQueue, error) {
 	return q, nil
 }
 
+// Descriptor implements Polled.
+func (q *tapQueue) Descriptor() syscall.RawConn { return q.raw }
+
+// closeNotice is how long a waiting ReadBatch may take to see that the device was
+// closed, in milliseconds.
+const closeNotice = 20
+
 // ReadBatch implements Queue.
 func (q *tapQueue) ReadBatch(frames []Frame) (int, error) {
+	for {
+		n, err := q.TryReadBatch(frames)
+		if n > 0 || err != nil || len(frames) == 0 {
+			return n, err
+		}
+		var broken bool
+		q.raw.Control(func(fd uintptr) {
+			ready := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			unix.Poll(ready[:], closeNotice)
+			broken = ready[0].Revents&unix.POLLERR != 0
+		})
+		if broken {
+			if n, err := q.TryReadBatch(frames); n > 0 || err != nil {
+				return n, err
+			}
+			return 0, fmt.Errorf("tun: read %s: %w", q.tap.name, ErrDeleted)
+		}
+	}
+}
+
+// TryReadBatch implements Polled.
+func (q *tapQueue) TryReadBatch(frames []Frame) (int, error) {
 	for i := range frames {
 		if len(frames[i].Buf) < BufferSize {
 			return 0, fmt.Errorf("tun: read %s: frame buffer of %d bytes, %d needed", q.tap.name, len(frames[i].Buf), BufferSize)
 		}
 	}
-	if len(frames) == 0 {
-		return 0, nil
-	}
 	q.readMu.Lock()
 	defer q.readMu.Unlock()
 	q.frames, q.n, q.err = frames, 0, nil
-	err := q.raw.Read(q.read)
-	if err != nil && !q.tap.closed.Load() {
-		// The poller gives up on a descriptor in error without saying which error: a
-		// read says it. While the kernel still takes the device apart a read says
-		// EAGAIN, but only that puts the descriptor in error (tun_chr_poll in
-		// drivers/net/tun.c).
-		if q.raw.Control(q.probe) == nil {
-			err = cmp.Or[error](q.err, ErrDeleted)
-		}
-	}
-	n := q.n
+	closed := q.raw.Control(q.read) != nil
+	n, err := q.n, q.err
 	q.frames = nil
 	switch {
 	case n > 0:
 		return n, nil
-	case q.tap.closed.Load():
-		return 0, fmt.Errorf("tun: read %s: %w", q.tap.name, os.ErrClosed)
+	case closed || q.tap.closed.Load():
+		err = os.ErrClosed
 	case err == nil:
-		err = q.err
-	}
-	if errors.Is(err, unix.EBADFD) {
+		return 0, nil
+	case errors.Is(err, unix.EBADFD):
 		err = ErrDeleted
 	}
 	return 0, fmt.Errorf("tun: read %s: %w", q.tap.name, err)
 }
 
-// drain reads until the queue is empty or the batch full. False means: wait until
-// there is something, then call again.
-func (q *tapQueue) drain(fd uintptr) bool {
-	for q.n < len(q.frames) {
+// readBytes is how much one read takes before what it has goes on its way: a queue full
+// of super-frames would hold up everything else that the reader does.
+const readBytes = 256 << 10
+
+// drain reads until the queue is empty, the batch full or large.
+func (q *tapQueue) drain(fd uintptr) {
+	for bytes := 0; q.n < len(q.frames) && bytes < readBytes; {
 		f := &q.frames[q.n]
 		at := Headroom - q.header
 		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&f.Buf[at])), uintptr(q.header+MaxFrame))
@@ -237,10 +259,10 @@ func (q *tapQueue) drain(fd uintptr) bool {
 		case errno == syscall.EINTR:
 			continue
 		case errno == syscall.EAGAIN:
-			return q.n > 0
+			return
 		case errno != 0:
 			q.err = errno
-			return true
+			return
 		}
 		offload, known := getVirtio(f.Buf[at:Headroom])
 		if !known || int(n) <= q.header {
@@ -249,8 +271,8 @@ func (q *tapQueue) drain(fd uintptr) bool {
 		}
 		f.Off, f.Len, f.Offload, f.More = Headroom, int(n)-q.header, offload, nil
 		q.n++
+		bytes += f.Len
 	}
-	return true
 }
 
 // WriteBatch implements Queue.
