@@ -43,6 +43,7 @@ type inbound struct {
 	assembler assembler
 	joiner    offload.Joiner
 	joined    [1]tun.Frame // the first frame that it gathered, in its buffer
+	from      *Peer        // who sent what it gathers
 	queue     int          // of the flow that it gathers
 	sender    sender
 	received  int
@@ -256,18 +257,23 @@ func (in *inbound) records(r *Receiver, body []byte) {
 }
 
 // deliver gives a frame that r's peer sent to the device, if the switch lets it. It
-// stands in b behind room for a record header. It returns the device queue.
+// stands in b behind room for a record header. It returns the device queue. What
+// continues the train that is being gathered has the headers of its first frame, and so
+// goes where that one went.
 func (in *inbound) deliver(r *Receiver, b []byte, flags transport.RecordFlags) (queue int) {
 	frame := b[transport.RecordLen:]
 	r.Peer.FramesIn.Add(1)
 	r.Peer.BytesIn.Add(uint64(len(frame)))
+	if in.from == r.Peer && flags&transport.RecordPartial != 0 && in.joiner.Len() > 0 && in.joiner.Add(frame) {
+		return in.queue
+	}
 	d := in.p.cfg.Switch.FromPeer(in.snapshot.Table, in.now, in.p.cfg.VNI, r.Peer.ID, frame)
 	if d.Verdict != route.Deliver {
 		in.p.counters.drop(d.Drop)
 		return 0
 	}
 	queue = int(d.Flow) % len(in.writes)
-	in.write(b, queue, flags)
+	in.write(r.Peer, b, queue, flags)
 	return queue
 }
 
@@ -290,11 +296,11 @@ func (in *inbound) piece(r *Receiver, rec transport.Record, piece []byte) {
 // write takes a frame for the device. It stands behind its record header, which is
 // read by now and is the room for the kernel's header. Frames of one train are
 // gathered; others keep their order with them.
-func (in *inbound) write(b []byte, queue int, flags transport.RecordFlags) {
+func (in *inbound) write(from *Peer, b []byte, queue int, flags transport.RecordFlags) {
 	frame := b[transport.RecordLen:]
 	if flags&transport.RecordPartial != 0 {
 		if in.p.capabilities.Checksum {
-			in.gather(b, queue)
+			in.gather(from, b, queue)
 			return
 		}
 		if !offload.CompleteSegment(frame) {
@@ -306,21 +312,15 @@ func (in *inbound) write(b []byte, queue int, flags transport.RecordFlags) {
 	in.writes[queue] = append(in.writes[queue], tun.Frame{Buf: b, Off: transport.RecordLen, Len: len(frame)})
 }
 
-// gather adds a partial frame to the super-frame that is being gathered, or begins
-// another with it.
-func (in *inbound) gather(b []byte, queue int) {
+// gather begins a super-frame with a partial frame that continues no other.
+func (in *inbound) gather(from *Peer, b []byte, queue int) {
 	frame := b[transport.RecordLen:]
-	if in.joiner.Len() > 0 {
-		if in.queue == queue && in.joiner.Add(frame) {
-			return
-		}
-		in.flushJoined()
-	}
+	in.flushJoined()
 	if !in.joiner.Add(frame) {
 		in.p.counters.add(dropRecord, 1)
 		return
 	}
-	in.queue = queue
+	in.from, in.queue = from, queue
 	in.joined[0] = tun.Frame{Buf: b, Off: transport.RecordLen, Len: len(frame)}
 }
 
