@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ripstop/mesh/api"
+	"ripstop/mesh/plane"
 	"ripstop/tun"
 	"ripstop/tun/firewall"
 )
@@ -50,7 +51,10 @@ func (n *node) openDevice() (err error) {
 	}
 	tap := mac
 	tap[0] ^= 0x40 // the TAP's own MAC must differ from the bridge's, which is the host's
-	if n.device, err = tun.OpenTAP(tun.Config{Name: n.cfg.Device, MAC: tap, Offloads: n.cfg.deviceOffloads()}); err != nil {
+	n.device, err = tun.OpenTAP(tun.Config{
+		Name: n.cfg.Device, MAC: tap, Queues: plane.Workers(), Offloads: n.cfg.deviceOffloads(),
+	})
+	if err != nil {
 		return deviceError(err, "--device")
 	}
 	n.deviceName = n.device.Name()

@@ -285,7 +285,7 @@ func (n *node) keepState() error {
 // openUnderlay binds the UDP socket and the TCP listener, both on one port.
 func (n *node) openUnderlay() error {
 	socket, err := transport.Bind(transport.BindConfig{
-		Addresses: n.cfg.Bind, Port: n.cfg.Port,
+		Addresses: n.cfg.Bind, Port: n.cfg.Port, Sockets: plane.Workers(),
 		NoSegmentation: !n.cfg.offload("gso"), NoGathering: !n.cfg.offload("gro"),
 	})
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package plane moves frames: from the device to other hosts, from other hosts
 // to the device, and past this host for those who cannot reach each other.
 //
-//	outbound, one goroutine a device queue
+//	outbound, of each device queue
 //
 //	  tun.Queue      route.Switch        one lane a peer          arena, equal datagrams side by side
 //	  ReadBatch ──▶ FromLocal ──▶ to peer ──▶ lane ──▶ [cut | join | pieces] ──▶ Channel.Seal ──▶ [relay header] ──▶ Send
@@ -9,14 +9,15 @@
 //	                  ├─▶ answer ─▶ WriteBatch (ARP, ND)
 //	                  └─▶ drop, counted
 //
-//	inbound, one goroutine a socket (and one a TCP connection that carries data)
+//	inbound, of each socket (and of each TCP connection that carries data)
 //
 //	  ReceiveFunc ──▶ type? ── data ─────▶ Channel.Open ─▶ records ─▶ [pieces] ─▶ route.Switch.FromPeer ─▶ [join] ─▶ WriteBatch
 //	                   ├────── control ──▶ Channel.Open ─▶ Events.Control (probes, requests)
 //	                   └────── relay ────▶ Channel.Check ─▶ for us: as above, without the relay header
 //	                                                     └▶ for others: next hop, new tag ─▶ Send
 //
-// Both loops run to completion: no channel, no lock shared between peers, no
+// A worker, one goroutine, serves a device queue and its share of the sockets by turns
+// (worker.go). Both ways run to completion: no channel, no lock shared between peers, no
 // allocation and no log line for a frame. They read one immutable Snapshot a
 // batch; whoever owns the truth (mesh.Node) stores a new one when something
 // changed. What is not delivered is counted under a name (Counters).
@@ -27,14 +28,13 @@
 // buffer and its frames are written from there: those of one train by one gathering
 // write, in which a checksum is neither computed nor verified.
 //
-// Read outbound.go and inbound.go first, then sender.go (trains, relay headers),
+// Read worker.go, outbound.go and inbound.go first, then sender.go (trains, relay headers),
 // fragment.go (frames longer than their path carries) and snapshot.go.
 package plane
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -127,23 +127,44 @@ func (p *Plane) Time(t int64) time.Time { return p.start.Add(time.Duration(t)) }
 // Run runs the loops until ctx ends, and then closes the device and the socket.
 // It returns early, with the cause, when the device or the socket fails.
 func (p *Plane) Run(ctx context.Context) error {
+	workers, err := p.newWorkers()
+	if err != nil {
+		return errors.Join(err, p.cfg.Device.Close(), p.cfg.Socket.Close())
+	}
+	defer closeWorkers(workers)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for q := range p.queues {
-		wg.Go(func() { cancel(p.runOutbound(q)) })
+	for _, w := range workers {
+		wg.Go(func() { cancel(w.run()) })
 	}
-	for _, receive := range p.cfg.Socket.Receivers() {
-		wg.Go(func() { cancel(p.runInbound(receive)) })
+	// What cannot be polled has a goroutine of its own.
+	for q, queue := range p.queues {
+		if _, ok := queue.(tun.Polled); !ok {
+			wg.Go(func() { cancel(p.runOutbound(q)) })
+		}
+	}
+	if _, ok := p.cfg.Socket.(transport.Polled); !ok {
+		for _, receive := range p.cfg.Socket.Receivers() {
+			wg.Go(func() { cancel(p.runInbound(receive)) })
+		}
 	}
 	<-ctx.Done()
 	p.closed.Store(true)
-	err := errors.Join(p.cfg.Device.Close(), p.cfg.Socket.Close())
+	for _, w := range workers {
+		w.poller.stop()
+	}
+	err = errors.Join(p.cfg.Device.Close(), p.cfg.Socket.Close())
 	wg.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return err
+}
+
+// ending reports whether err comes of the plane's end.
+func (p *Plane) ending(err error) bool {
+	return p.closed.Load() || errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed)
 }
 
 // runOutbound carries frames from one device queue until it is closed.
@@ -152,10 +173,7 @@ func (p *Plane) runOutbound(queue int) error {
 	for {
 		n, err := p.queues[queue].ReadBatch(out.frames)
 		if err != nil {
-			if p.closed.Load() || errors.Is(err, os.ErrClosed) {
-				return context.Canceled
-			}
-			return fmt.Errorf("plane: read %s: %w", p.cfg.Device.Name(), err)
+			return p.readError(err)
 		}
 		out.turn(n)
 	}
@@ -167,10 +185,7 @@ func (p *Plane) runInbound(receive transport.ReceiveFunc) error {
 	for {
 		n, err := receive(in.msgs)
 		if err != nil {
-			if p.closed.Load() || errors.Is(err, net.ErrClosed) {
-				return context.Canceled
-			}
-			return fmt.Errorf("plane: receive: %w", err)
+			return p.receiveError(err)
 		}
 		in.turn(n)
 	}

@@ -1,0 +1,111 @@
+package plane
+
+import (
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipe returns a pipe whose reading end is not known to Go's poller.
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	r, w = os.NewFile(uintptr(fds[0]), "r"), os.NewFile(uintptr(fds[1]), "w")
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return r, w
+}
+
+func newTestPoller(t *testing.T, sources ...*os.File) *poller {
+	t.Helper()
+	p, err := newPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	for i, f := range sources {
+		raw, err := f.SyscallConn()
+		if err == nil {
+			err = p.add(raw, i)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+func TestPollerTellsWhatIsReady(t *testing.T) {
+	r0, w0 := pipe(t)
+	r1, w1 := pipe(t)
+	p := newTestPoller(t, r0, r1)
+	want := func(sources ...int) {
+		t.Helper()
+		ready, err := p.wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[int]bool{}
+		for _, r := range ready {
+			got[r.source] = true
+		}
+		if len(got) != len(sources) {
+			t.Fatalf("ready are %v, not %v", ready, sources)
+		}
+		for _, s := range sources {
+			if !got[s] {
+				t.Fatalf("ready are %v, not %v", ready, sources)
+			}
+		}
+	}
+	w1.Write([]byte{1})
+	want(1)
+	w0.Write([]byte{1})
+	want(0, 1) // what was not read is told again
+	r1.Read(make([]byte, 1))
+	want(0)
+	p.stop()
+	want()
+}
+
+// TestPollerSleepsOverSignals: an interrupted wait goes on.
+func TestPollerSleepsOverSignals(t *testing.T) {
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, syscall.SIGUSR1)
+	defer signal.Stop(signals)
+	r, w := pipe(t)
+	p := newTestPoller(t, r)
+	waiting, done := make(chan int, 1), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // ends with the goroutine
+		waiting <- unix.Gettid()
+		ready, err := p.wait()
+		if err == nil && (len(ready) != 1 || ready[0].source != 0) {
+			t.Errorf("ready are %v", ready)
+		}
+		done <- err
+	}()
+	tid := <-waiting
+	deadline := time.After(10 * time.Second)
+	for range 50 {
+		if err := unix.Tgkill(os.Getpid(), tid, unix.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-signals:
+		case <-deadline:
+			t.Fatal("no signal came")
+		}
+	}
+	w.Write([]byte{1})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
