@@ -1,14 +1,9 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -70,6 +65,20 @@ func (s *story) allocate(host, name string, flags ...string) (netip.Addr, error)
 		s.Fatalf("%s: allocate %s: %q, %v", host, name, r.Out, err)
 	}
 	return a.Addresses[0].Addr(), nil
+}
+
+// sameMaps wants the same owner of every address on all hosts.
+func (s *story) sameMaps(hosts ...string) time.Duration {
+	s.Helper()
+	return s.eventually("the address maps are equal", func() error {
+		first := s.ipam(hosts[0]).Ranges
+		for _, h := range hosts[1:] {
+			if r := s.ipam(h).Ranges; len(r) == 0 || !reflect.DeepEqual(r, first) {
+				return fmt.Errorf("%s and %s differ", hosts[0], h)
+			}
+		}
+		return nil
+	})
 }
 
 // TestAttachWithoutAddress: two hosts, nothing said about addresses: containers and a
@@ -243,20 +252,6 @@ func TestThreeFounders(t *testing.T) {
 	}
 }
 
-// sameMaps wants the same owner of every address on all hosts.
-func (s *story) sameMaps(hosts ...string) time.Duration {
-	s.Helper()
-	return s.eventually("the address maps are equal", func() error {
-		first := s.ipam(hosts[0]).Ranges
-		for _, h := range hosts[1:] {
-			if r := s.ipam(h).Ranges; len(r) == 0 || !reflect.DeepEqual(r, first) {
-				return fmt.Errorf("%s and %s differ", hosts[0], h)
-			}
-		}
-		return nil
-	})
-}
-
 // TestAllocateInPartition: two and three of five hosts go on giving out addresses
 // while nothing passes between them. Healed, no two have the same one, the maps
 // become equal, and no link was closed.
@@ -331,373 +326,68 @@ func TestAllocateInPartition(t *testing.T) {
 	s.answered("a1", addrs[4], s.ping("a1", addrs[4], lab.PingConfig{Count: 3}))
 }
 
-// long has scenarios wait as long as people would have to.
-var long = flag.Bool("long", false, "wait the minute after which a host may be removed")
-
-// TestHostGone: a host is killed for good. At once it cannot be removed, and what it
-// owned cannot be given out; a minute later its space is somebody else's. When it
-// comes back, the address that another one has by then is fenced, and the rest works.
-func TestHostGone(t *testing.T) {
-	names := []string{"a", "b", "c"}
-	s := tell(t, lab.Config{Hosts: names, Links: []lab.LinkConfig{{Hosts: names}}, Containers: 2})
-	s.upAll("--ipalloc-range", "10.40.0.0/16")
-	s.reach(names...)
-	var theirs netip.Prefix
-	lost, rest := s.joinWith("c1"), s.joinWith("c2")
-	s.joinWith("b1")
-	s.known(3)
-	for _, r := range s.ipam("c").Ranges {
-		if r.Host == s.status("c").Name && !theirs.IsValid() {
-			theirs, _ = r.First.Prefix(28)
-		}
-	}
-	s.sameMaps(names...)
-	if err := s.Host("c").Daemon().Kill(); err != nil {
-		t.Fatal(err)
-	}
-	s.eventually("c is missed", func() error {
-		for _, h := range s.ipam("a").Hosts {
-			if h.Nickname == "c" && h.Reachable {
-				return fmt.Errorf("%+v", h)
-			}
-		}
-		return nil
-	})
-	if r, err := s.Host("a").Ripstop(s.ctx, "rmpeer", "c", "--yes"); err != nil || r.Code != 1 || !strings.Contains(r.Err, "c was heard") || !strings.Contains(r.Err, "1m0s") {
-		t.Errorf("rmpeer at once: %+v, %v", r, err)
-	}
-	if _, err := s.allocate("a", "early", "--subnet", theirs.String(), "--deadline", "2s"); err == nil || !strings.Contains(err.Error(), "out of reach: c") || !strings.Contains(err.Error(), "rmpeer") {
-		t.Errorf("an address out of c's part: %v", err)
-	}
-	if !*long {
-		t.Log("the minute after which c may be removed is not waited for without -long")
-		return
-	}
-	time.Sleep(61 * time.Second)
-	start := time.Now()
-	if out := s.run("a", "rmpeer", "c", "--yes"); !strings.Contains(out, "blocks of c taken over") {
-		t.Errorf("rmpeer says %q", out)
-	}
-	s.eventually("its space is given out", func() error {
-		_, err := s.allocate("a", "later", "--subnet", theirs.String(), "--deadline", "1s")
-		return err
-	})
-	if took := time.Since(start); took > 10*time.Second && !raced() {
-		t.Errorf("it took %v, want 10s", took)
-	}
-	s.sameMaps("a", "b")
-	if err := s.Container("a1").Attach(s.ctx, lost[0].String()+"/16", "--move"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Host("c").Start(lab.StartConfig{}); err != nil {
-		t.Fatal(err)
-	}
-	s.reach(names...)
-	s.eventually("c has fenced what a has now, and nothing else", func() error {
-		for _, e := range s.status("c").Endpoints {
-			if e.Name == "c1" && (e.State != "fenced" || len(e.Fenced) == 0) || e.Name == "c2" && e.State != "here" {
-				return fmt.Errorf("%+v", e)
-			}
-		}
-		return nil
-	})
-	s.sameMaps(names...)
-	s.answered("b1", rest[0], s.ping("b1", rest[0], lab.PingConfig{Count: 3}))
-	s.answered("b1", lost[0], s.ping("b1", lost[0], lab.PingConfig{Count: 3}))
-	if events := s.ipam("c").Events; !slices.ContainsFunc(events, func(e api.IPAMEvent) bool { return e.Kind == "fenced" }) {
-		t.Errorf("events of c: %+v", events)
-	}
-	t.Logf("status ipam of c:\n%s", s.run("c", "status", "ipam"))
-}
-
-// TestLastAddress: a small range is given out to its last address over three hosts,
-// no address twice; the next request ends in time and says why. What is released can
-// be given again after its rest only.
-func TestLastAddress(t *testing.T) {
-	names := []string{"a", "b", "c"}
-	s := tell(t, lab.Config{Hosts: names, Links: []lab.LinkConfig{{Hosts: names}}})
-	s.upAll("--ipalloc-range", "10.40.0.0/28")
-	s.reach(names...)
-	who := make(map[netip.Addr]string)
-	var slowest time.Duration
-	for i := range 14 {
-		name := fmt.Sprintf("vm%d", i)
-		start := time.Now()
-		a, err := s.allocate(names[i%3], name)
-		if err != nil {
-			t.Fatalf("address %d of 14: %v", i+1, err)
-		}
-		slowest = max(slowest, time.Since(start))
-		if who[a] != "" {
-			t.Errorf("%v is given to %s and to %s", a, who[a], name)
-		}
-		who[a] = name
-	}
-	for _, h := range names {
-		start := time.Now()
-		_, err := s.allocate(h, "more")
-		took := time.Since(start)
-		if err == nil || !strings.Contains(err.Error(), "no address of 10.40.0.0/28 is free") || took > 11*time.Second {
-			t.Errorf("%s, full: after %v: %v", h, took, err)
-		}
-		t.Logf("%s says after %v: %v", h, took.Round(10*time.Millisecond), err)
-	}
-	t.Logf("14 addresses, the slowest after %v", slowest.Round(time.Millisecond))
-}
-
-// TestDonation: a host that joins late lives on its share, and then on what others
-// donate; each of its addresses comes soon.
-func TestDonation(t *testing.T) {
+// TestTwoMapsMeet: two hosts that knew nothing of each other have given out addresses,
+// the same one for a start. They link all the same, both go on, and both say what is
+// to be decided; when b adopts a's map there is one, and only what clashes is fenced.
+func TestTwoMapsMeet(t *testing.T) {
 	s := tell(t, lab.Config{Hosts: []string{"a", "b"}, Links: []lab.LinkConfig{{Hosts: []string{"a", "b"}}}})
-	s.up("a", lab.StartConfig{Args: []string{"--ipalloc-range", "10.40.0.0/25"}})
-	if _, err := s.allocate("a", "first"); err != nil {
-		t.Fatal(err)
-	}
-	s.up("b", lab.StartConfig{Args: []string{"--ipalloc-range", "10.40.0.0/25"}, Peers: []string{"a"}})
-	s.reach("a", "b")
-	client := api.NewClient(s.Host("b").Socket())
-	defer client.Close()
-	var slowest time.Duration
-	for i := range 125 {
-		start := time.Now()
-		if _, err := client.Allocate(s.ctx, api.AllocateRequest{For: fmt.Sprint("vm", i)}); err != nil {
-			t.Fatalf("address %d: %v", i+1, err)
-		}
-		slowest = max(slowest, time.Since(start))
-	}
-	t.Logf("125 addresses of 126, the slowest after %v", slowest.Round(time.Millisecond))
-	if slowest > time.Second && !raced() {
-		t.Errorf("one took %v, want 1s", slowest)
-	}
-}
-
-// TestKilledWhileSaving: a daemon is killed again and again while addresses are given
-// out and released; what was acknowledged is there at the next start, as it was.
-func TestKilledWhileSaving(t *testing.T) {
-	s := tell(t, lab.Config{Hosts: []string{"a"}})
-	random := rand.New(rand.NewPCG(1, 2))
 	given := make(map[string]netip.Addr)
-	var mu sync.Mutex
-	names, kills := 0, 15
-	for kill := range kills {
-		s.up("a", lab.StartConfig{})
-		has := make(map[string]netip.Addr)
-		owner := make(map[netip.Addr]string)
-		for _, u := range s.ipam("a").Uses {
-			if u.State == "used" {
-				has[u.For] = u.Address.Addr()
-				if owner[u.Address.Addr()] != "" {
-					t.Errorf("%v is used twice", u.Address)
-				}
-				owner[u.Address.Addr()] = u.For
-			}
-		}
-		for name, a := range given {
-			if has[name] != a {
-				t.Fatalf("after %d kills %s has %v, acknowledged was %v", kill, name, has[name], a)
-			}
-		}
-		ctx, cancel := context.WithCancel(s.ctx)
-		var wg sync.WaitGroup
-		for range 4 {
-			wg.Go(func() {
-				client := api.NewClient(s.Host("a").Socket())
-				defer client.Close()
-				for {
-					mu.Lock()
-					names++
-					name := fmt.Sprint("vm", names)
-					mu.Unlock()
-					a, err := client.Allocate(ctx, api.AllocateRequest{For: name})
-					if err != nil {
-						return
-					}
-					mu.Lock()
-					given[name] = a.Addresses[0].Addr()
-					mu.Unlock()
-					if names%3 == 0 { // from the moment it is asked for, either is true
-						mu.Lock()
-						delete(given, name)
-						mu.Unlock()
-						client.Release(ctx, api.ReleaseRequest{For: name})
-					}
-				}
-			})
-		}
-		time.Sleep(time.Duration(20+random.IntN(200)) * time.Millisecond)
-		if err := s.Host("a").Daemon().Kill(); err != nil {
-			t.Fatal(err)
-		}
-		cancel()
-		wg.Wait()
-	}
-	t.Logf("%d kills, %d addresses acknowledged and kept", kills, len(given))
-	if len(given) < kills {
-		t.Errorf("only %d addresses were given", len(given))
-	}
-}
-
-// TestAllocationSpeed prints how fast addresses come from a host's own blocks, each
-// on the disk before its answer.
-func TestAllocationSpeed(t *testing.T) {
-	const callers, lasts = 16, 3 * time.Second
-	s := tell(t, lab.Config{Hosts: []string{"a"}})
-	s.up("a", lab.StartConfig{})
-	if _, err := s.allocate("a", "first"); err != nil {
-		t.Fatal(err)
-	}
-	times := make([][]time.Duration, callers)
-	errs := make([]error, callers)
-	var wg sync.WaitGroup
-	begin := time.Now()
-	for i := range callers {
-		wg.Go(func() {
-			client := api.NewClient(s.Host("a").Socket())
-			defer client.Close()
-			for n := 0; time.Since(begin) < lasts && errs[i] == nil; n++ {
-				start := time.Now()
-				_, errs[i] = client.Allocate(s.ctx, api.AllocateRequest{For: fmt.Sprintf("vm%d.%d", i, n)})
-				times[i] = append(times[i], time.Since(start))
-			}
-		})
-	}
-	wg.Wait()
-	took := time.Since(begin)
-	all := slices.Sorted(slices.Values(slices.Concat(times...)))
-	for _, err := range errs {
-		if err != nil {
+	for _, h := range s.names() {
+		s.up(h, lab.StartConfig{Args: []string{"--ipalloc-range", "10.40.0.0/16"}})
+		var err error
+		if given[h], err = s.allocate(h, "vm"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	rate := float64(len(all)) / took.Seconds()
-	t.Logf("%d callers: %.0f addresses/s, half of them in %v, p99 %v, the slowest %v", callers, rate, all[len(all)/2], all[len(all)*99/100], all[len(all)-1])
-	if rate < 500 && !raced() {
-		t.Errorf("%.0f addresses/s", rate)
+	other, err := s.allocate("b", "other")
+	if err != nil || given["a"] != given["b"] {
+		t.Fatalf("apart, they gave %v and %v, %v", given, other, err)
 	}
-}
-
-// TestLeave: a host hands its blocks over and gives out nothing afterwards; the other
-// has all. The last host cannot leave, nor one with something attached.
-func TestLeave(t *testing.T) {
-	s := tell(t, lab.Config{Hosts: []string{"a", "b"}, Links: []lab.LinkConfig{{Hosts: []string{"a", "b"}}}, Containers: 1})
-	s.upAll()
+	peer, _ := s.Host("b").Addr(s.Host("a"))
+	s.run("b", "connect", peer.String())
 	s.reach("a", "b")
-	s.join("a1", "b1")
-	leave := func(host string) lab.Result {
-		t.Helper()
-		r, err := s.Host(host).Ripstop(s.ctx, "leave")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r
-	}
-	if r := leave("b"); r.Code != 1 || !strings.Contains(r.Err, "in use here") || !strings.Contains(r.Err, "detach") {
-		t.Errorf("leave with something attached: %+v", r)
-	}
-	if err := s.Container("b1").Detach(s.ctx); err != nil {
-		t.Fatal(err)
-	}
-	start := time.Now()
-	if r := leave("b"); r.Code != 0 || !strings.Contains(r.Out, "blocks handed over") {
-		t.Fatalf("leave: %+v", r)
-	} else {
-		t.Logf("after %v: %s%s", time.Since(start).Round(time.Millisecond), r.Err, r.Out)
-	}
-	s.eventually("all is a's", func() error {
-		if r := s.ipam("a").Ranges; len(r) != 1 || r[0].Host != s.status("a").Name {
-			return fmt.Errorf("%+v", r)
-		}
-		return nil
-	})
-	if _, err := s.allocate("b", "more"); err == nil || !strings.Contains(err.Error(), "has left") {
-		t.Errorf("an address of a host that left: %v", err)
-	}
-	if err := s.Host("b").Daemon().Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Container("a1").Detach(s.ctx); err != nil {
-		t.Fatal(err)
-	}
-	s.eventually("b is missed", func() error {
-		for _, p := range s.status("a").Peers {
-			if p.Reachable {
-				return fmt.Errorf("%+v", p)
+	s.eventually("both say that they have met", func() error {
+		for _, h := range s.names() {
+			if e := s.ipam(h).Events; !slices.ContainsFunc(e, func(e api.IPAMEvent) bool {
+				return e.Kind == "meeting" && strings.Contains(e.Text, "ripstop ipam adopt")
+			}) {
+				return fmt.Errorf("events of %s: %+v", h, e)
 			}
 		}
 		return nil
 	})
-	if r := leave("a"); r.Code != 1 || !strings.Contains(r.Err, "ripstop reset") {
-		t.Errorf("leave of the last host: %+v", r)
-	}
-}
-
-// TestAddressMisuse: what cannot be is refused with a sentence that says what is wrong.
-func TestAddressMisuse(t *testing.T) {
-	s := tell(t, lab.Config{Hosts: []string{"a"}, Containers: 2})
-	host := s.Host("a")
-	for _, args := range [][]string{
-		{"link", "add", "uplink", "type", "veth", "peer", "name", "uppeer"}, {"link", "set", "uplink", "up"}, {"link", "set", "uppeer", "up"},
-		{"address", "add", "10.50.1.1/24", "dev", "uplink"},
-	} {
-		if r, err := host.Exec(s.ctx, "ip", args...); err != nil || r.Code != 0 {
-			t.Fatalf("ip %v: %+v, %v", args, r, err)
+	for _, h := range s.names() {
+		if _, err := s.allocate(h, "meanwhile"); err != nil {
+			t.Errorf("%s, with two maps: %v", h, err)
 		}
 	}
-	secret := filepath.Join(s.Dir(), "secret")
-	if err := os.WriteFile(secret, []byte(s.token+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		flags []string
-		says  string
-	}{
-		{[]string{"--ipalloc-range", "10.50.0.0/16"}, "route to 10.50.1.0/24 on uplink"},
-		{[]string{"--ipalloc-range", "10.50.1.128/25"}, "route to 10.50.1.0/24 on uplink"},
-		{[]string{"--ipalloc-range", "10.51.0.0/16", "10.51.0.7"}, "overlaps with the peer 10.51.0.7"},
-		{[]string{"--ipalloc-range", "10.51.0.0/31"}, "must have 4 to"},
-	} {
-		r, err := host.Exec(s.ctx, program, append([]string{"up", "--secret-file", secret, "--state", host.State(), "--socket", host.Socket()}, c.flags...)...)
-		if err != nil || r.Code == 0 || !strings.Contains(r.Err, c.says) {
-			t.Errorf("up %v: %+v, %v", c.flags, r, err)
+	s.run("b", "ipam", "adopt")
+	s.sameMaps("a", "b")
+	// What b gave out it asks a for: the addresses that a gave out as well are fenced.
+	s.eventually("the two addresses that both gave out are fenced on b", func() error {
+		fenced := make(map[netip.Addr]bool)
+		uses := s.ipam("b").Uses
+		for _, u := range uses {
+			fenced[u.Address.Addr()] = u.State == "fenced"
 		}
-	}
-	s.up("a", lab.StartConfig{Args: []string{"--ipalloc-range", "10.51.0.0/16", "--ipalloc-default-subnet", "10.51.1.0/24", "--ipalloc-reserve", "10.51.1.0/28", "--ipv6", "off"}})
-	first := s.joinWith("a1")
-	if len(first) != 1 || first[0] != netip.MustParseAddr("10.51.1.16") {
-		t.Errorf("the first address is %v, want 10.51.1.16", first)
-	}
-	if err := host.Daemon().Stop(); err != nil {
-		t.Fatal(err)
-	}
-	s.up("a", lab.StartConfig{})
-	for _, c := range []struct{ args, says string }{
-		{"attach " + s.Container("a2").Netns() + " --address 10.51.1.16/16", "in use"},
-		{"attach " + s.Container("a2").Netns() + " --subnet 10.52.0.0/16", "no address of the range 10.51.0.0/16"},
-		{"attach " + s.Container("a2").Netns() + " --deadline 1m", "at most 25s"},
-		{"ipam claim gw 10.51.1.16", "by \"a1\""},
-		{"ipam claim gw 10.52.0.1", "outside the range"},
-		{"ipam claim gw 10.51.255.255/16", "broadcast"},
-		{"ipam allocate a1@rip", "names with @"},
-		{"ipam release nobody", "has no such address"},
-		{"ipam start", "there is an address map already"},
-		{"ipam adopt", "no other address map was met"},
-		{"rmpeer nobody --yes", "no host nobody is known"},
-		{"rmpeer a --yes", "ripstop leave"},
-	} {
-		r, err := host.Ripstop(s.ctx, strings.Fields(c.args)...)
-		if err != nil || r.Code != 1 || !strings.Contains(r.Err, c.says) {
-			t.Errorf("%s: %+v, %v", c.args, r, err)
+		if i := s.ipam("a"); i.Fenced > 0 || len(i.Uses) < 2 {
+			return fmt.Errorf("a uses %+v", i.Uses)
 		}
+		for _, u := range s.ipam("a").Uses {
+			if u.State == "used" && u.Address.Addr() != given["a"] && u.Address.Addr() != other {
+				return fmt.Errorf("a uses %v", u)
+			}
+		}
+		if !fenced[given["b"]] || !fenced[other] {
+			return fmt.Errorf("b has %+v", uses)
+		}
+		return nil
+	})
+	fresh, err := s.allocate("b", "fresh")
+	if err != nil || fresh == given["a"] || fresh == other {
+		t.Errorf("after all, b gives %v, %v", fresh, err)
 	}
-	if i := s.ipam("a"); i.Range.String() != "10.51.0.0/16" || i.Subnet.String() != "10.51.1.0/24" || i.Range6.IsValid() || i.Used != 1 {
-		t.Errorf("after the restart: %+v", i)
+	if links := s.status("a").Links; len(links) != 1 {
+		t.Errorf("links of a: %+v", links)
 	}
-	if err := host.Daemon().Stop(); err != nil {
-		t.Fatal(err)
-	}
-	r, err := host.Exec(s.ctx, program, "up", "--state", host.State(), "--socket", host.Socket(), "--ipalloc-range", "10.53.0.0/16")
-	if err != nil || r.Code != 1 || !strings.Contains(r.Err, "ripstop reset") {
-		t.Errorf("another range: %+v, %v", r, err)
-	}
-	s.up("a", lab.StartConfig{})
 }
