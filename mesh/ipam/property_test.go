@@ -152,27 +152,31 @@ func (h *simHost) checkPlaces() {
 	}
 	same := m.genesis.hash == h.lastMap // another map is another history
 	h.lastMap = m.genesis.hash
-	now := make(map[uint32]simPlace, len(m.registers))
+	if !same {
+		clear(h.places)
+	}
+	kept, had := 0, len(h.places)
 	for b, r := range m.registers {
 		if r.saved == nil {
 			continue
 		}
-		s := r.saved.last()
-		p := simPlace{s.term, s.num, r.saved.head()}
-		now[b] = p
-	}
-	for b, old := range h.places {
-		p, ok := now[b]
-		if p == old {
+		l := r.saved.last()
+		p := simPlace{l.term, l.num, r.saved.head()}
+		old, ok := h.places[b]
+		if ok {
+			kept++
+		}
+		if ok && p == old {
 			continue
 		}
-		if !ok || compareHeads(p.term, p.num, p.hash, old.term, old.num, old.hash) < 0 {
-			if same {
-				h.w.fail(6, "host %d: block %d was at (%d,%d) and is at (%d,%d)", h.i, b, old.term, old.num, p.term, p.num)
-			}
+		if ok && compareHeads(p.term, p.num, p.hash, old.term, old.num, old.hash) < 0 {
+			h.w.fail(6, "host %d: block %d was at (%d,%d) and is at (%d,%d)", h.i, b, old.term, old.num, p.term, p.num)
 		}
+		h.places[b] = p
 	}
-	h.places = now
+	if kept < had {
+		h.w.fail(6, "host %d: %d of %d blocks that had moved are as the genesis has them", h.i, had-kept, had)
+	}
 }
 
 // checkRecords: each record is made by its owner before, or by a takeover with its
