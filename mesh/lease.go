@@ -108,18 +108,17 @@ func (n *node) wants(a *attachment, w wish) ([]ipam.Request, error) {
 }
 
 // inTable reports whether the table knows an address, as itself or as the IPv6 twin
-// of v4.
+// of v4. A host without IPv6 knows twins as well: they are in use on others.
 func (n *node) inTable(a netip.Addr) (v4 netip.Addr, inside bool, err error) {
 	if n.numbering.Range.Contains(a) {
 		return a, true, nil
 	}
 	network := n.network.ID()
-	if n.numbering.NoIPv6 || !ipam.ULA(network).Contains(a) {
+	if !ipam.ULA(network).Contains(a) {
 		return netip.Addr{}, false, nil
 	}
-	b := a.As16()
-	v4 = netip.AddrFrom4([4]byte(b[12:]))
-	if !n.numbering.Range.Contains(v4) || ipam.Twin(network, v4).Addr() != a {
+	v4, ok := ipam.TwinOf(network, a)
+	if !ok || !n.numbering.Range.Contains(v4) {
 		return netip.Addr{}, false, api.Errorf(api.CodeInvalid, "--address %v: in %v only the twins of addresses of %v can be given: %v belongs to %v",
 			a, ipam.ULA(network), n.numbering.Range, ipam.Twin(network, n.numbering.Range.Addr().Next()).Addr(), n.numbering.Range.Addr().Next())
 	}
@@ -233,8 +232,9 @@ func (n *node) listAttached(now time.Time) {
 	for _, a := range n.attachments {
 		if len(a.Leases) == 0 { // of a version that kept no table
 			for _, p := range a.Plan.Addresses {
-				if v4, inside, err := n.inTable(p.Addr()); err == nil && inside && v4 == p.Addr() {
-					a.Leases = append(a.Leases, lease{a.leaseID(), v4})
+				v4, inside, err := n.inTable(p.Addr())
+				if l := (lease{a.leaseID(), v4}); err == nil && inside && !slices.Contains(a.Leases, l) {
+					a.Leases = append(a.Leases, l)
 				}
 			}
 		}

@@ -60,7 +60,12 @@ func TestWants(t *testing.T) {
 		{nil, wish{subnets: make([]netip.Prefix, maxAddresses)}, nil, "too many"},
 	} {
 		a := attachment{Name: "web", Plan: api.AttachPlan{HostInterface: "ripv1", Addresses: c.given, MTU: 1340}}
+		n.numbering.NoIPv6 = false
 		wanted, err := n.wants(&a, c.wish)
+		n.numbering.NoIPv6 = true // other hosts give out twins all the same
+		if same, err2 := n.wants(&a, c.wish); !reflect.DeepEqual(same, wanted) || (err == nil) != (err2 == nil) {
+			t.Errorf("%v %+v: without IPv6 %v, %v; with it %v, %v", c.given, c.wish, same, err2, wanted, err)
+		}
 		if c.says != "" {
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v %+v: %v", c.given, c.wish, err)

@@ -63,6 +63,37 @@ func allocate(t testing.TB, m *Machine, journal *[]byte, r Request) Answer {
 	return Answer{}
 }
 
+// TestTwins: an address of the network's ULA is never taken for one outside the range,
+// with IPv6 or without, since some host's IPv4 address has it beside it.
+func TestTwins(t *testing.T) {
+	for _, noIPv6 := range []bool{false, true} {
+		cfg := realConfig(0, "10.32.0.0/16")
+		cfg.NoIPv6 = noIPv6
+		m, journal := one(t, cfg)
+		v4 := netip.MustParseAddr("10.32.0.9")
+		twin := Twin(cfg.Network, v4).Addr()
+		if a, ok := TwinOf(cfg.Network, twin); a != v4 || !ok {
+			t.Errorf("%v is the twin of %v, %v", twin, a, ok)
+		}
+		ula := ULA(cfg.Network).Addr()
+		for _, c := range []struct {
+			addr netip.Addr
+			says string
+		}{
+			{twin, "belongs to 10.32.0.9"},
+			{ula.Next(), "only the twins of addresses of 10.32.0.0/16"},
+			{Twin(cfg.Network, netip.MustParseAddr("10.33.0.1")).Addr(), "only the twins"},
+			{netip.MustParseAddr("fd00::9"), ""},
+			{netip.MustParseAddr("192.0.2.9"), ""},
+		} {
+			a := allocate(t, m, journal, Request{ID: c.addr.String(), Addr: c.addr})
+			if c.says == "" && a.Err != nil || c.says != "" && (a.Err == nil || !strings.Contains(a.Err.Error(), c.says)) {
+				t.Errorf("without IPv6 %v, %v: %+v", noIPv6, c.addr, a)
+			}
+		}
+	}
+}
+
 func TestLayout(t *testing.T) {
 	for _, c := range []struct {
 		prefix       string

@@ -138,5 +138,13 @@ func Twin(network crypto.NetworkID, a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(b), 64)
 }
 
+// TwinOf is the IPv4 address that an address of the ULA is the twin of. Other addresses
+// of the ULA are nobody's: ok is false.
+func TwinOf(network crypto.NetworkID, twin netip.Addr) (a netip.Addr, ok bool) {
+	b := twin.As16()
+	a = netip.AddrFrom4([4]byte(b[12:]))
+	return a, Twin(network, a).Addr() == twin
+}
+
 // lowest is the position of the lowest bit, which must exist.
 func lowest(mask uint64) uint32 { return uint32(bits.TrailingZeros64(mask)) }

@@ -114,6 +114,12 @@ func (m *Machine) checkRequest(r *Request) error {
 	if r.Addr.Zone() != "" || r.Addr.Is4In6() || r.Addr.IsMulticast() || r.Addr.IsUnspecified() || r.Addr.IsLoopback() {
 		return fail(CauseInvalid, "%v is no address for a host", r.Addr)
 	}
+	if !m.lay.prefix.Contains(r.Addr) && ULA(m.cfg.Network).Contains(r.Addr) { // also where NoIPv6: others have twins
+		if a, ok := TwinOf(m.cfg.Network, r.Addr); ok && m.lay.prefix.Contains(a) {
+			return fail(CauseInvalid, "%v belongs to %v and goes with it: claim that one", r.Addr, a)
+		}
+		return fail(CauseInvalid, "%v is in %v, which has only the twins of addresses of %v", r.Addr, ULA(m.cfg.Network), m.lay.prefix)
+	}
 	if !r.Subnet.IsValid() {
 		r.Subnet = netip.PrefixFrom(r.Addr, r.Addr.BitLen())
 		if m.cfg.Subnet.Contains(r.Addr) {
