@@ -75,10 +75,7 @@ func (m *Machine) askDonor(p *pending, want int) {
 		p.ask = m.requests
 	}
 	m.asks[p.ask] = m.now
-	b := m.message(msgAsk)
-	b = put64(put64(b, p.ask), p.claim)
-	b = put16(b, want)
-	m.post(to, putPrefix(b, p.req.Subnet))
+	m.postAsk(p, to, want)
 }
 
 // exhausted reports whether everybody has said twice that there is nothing.
@@ -111,7 +108,11 @@ func (m *Machine) expireAsks() {
 // needs no message.
 func (m *Machine) askShare() {
 	p := &m.share
-	if m.genesis == nil || len(m.own) > 0 || m.leaving != nil || m.granting() != nil || m.now.Before(p.next) {
+	if m.genesis == nil || m.leaving != nil || m.granting() != nil || m.now.Before(p.next) {
+		return
+	}
+	if len(m.own) > 0 {
+		m.askShareAgain()
 		return
 	}
 	p.req.Subnet = m.cfg.Subnet
@@ -120,6 +121,27 @@ func (m *Machine) askShare() {
 	}
 	m.askDonor(p, min(max(int(m.lay.blocks)/(len(m.others())+2), 1), maxShare))
 	p.next = m.now.Add(2 * time.Second)
+}
+
+// askShareAgain has the donor repeat what it gave, when gossip brought the blocks and the
+// donor's word that nothing in them is in use was lost: without it they would wait as if
+// this host had lost its state.
+func (m *Machine) askShareAgain() {
+	p := &m.share
+	asked, open := m.asks[p.ask]
+	if !open || !m.reachable[p.last] || m.now.Sub(asked) > askExpires/2 {
+		return
+	}
+	p.next = m.now.Add(2 * time.Second)
+	m.postAsk(p, p.last, 1)
+}
+
+// postAsk asks a donor, under the number that p has.
+func (m *Machine) postAsk(p *pending, to crypto.Name, want int) {
+	b := m.message(msgAsk)
+	b = put64(put64(b, p.ask), p.claim)
+	b = put16(b, want)
+	m.post(to, putPrefix(b, p.req.Subnet))
 }
 
 // onAsk gives what is free: whole blocks, about half of them, or one address.
@@ -258,6 +280,9 @@ func (m *Machine) onDonate(from crypto.Name, r *reader) error {
 	}
 	if len(want) > 0 {
 		m.askChains(from, want)
+	}
+	if req == m.share.ask {
+		m.share.ask = 0 // answered
 	}
 	m.share.next = m.now.Add(2 * time.Second)
 	m.workRequests()

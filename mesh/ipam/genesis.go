@@ -231,6 +231,7 @@ func (m *Machine) contactable() bool { return !m.left && m.cloned == 0 }
 // signList states a new list of founders.
 func (m *Machine) signList(list []crypto.Name) {
 	own := m.statements[m.self]
+	m.signed[genesisHash(m.cfg.Network, m.lay.prefix, list)] = true
 	m.state(&statement{
 		targets: own.targets, missing: own.missing, list: list,
 		listSig: m.sign(founderLabel, listText(m.lay.prefix, list)),
@@ -308,8 +309,10 @@ func (m *Machine) mergeGenesis(from crypto.Name, g *genesis) {
 		}
 	}
 	if m.genesis == nil {
+		// Of a list that this run signed, maybe a longer one since, nothing can have been
+		// given out before the genesis was heard.
 		own := m.statements[m.self]
-		m.found(g, own != nil && slices.Equal(own.list, g.founders))
+		m.found(g, m.signed[g.hash] || own != nil && slices.Equal(own.list, g.founders))
 		return
 	}
 	mine := m.genesis.granted || m.inUse() > 0

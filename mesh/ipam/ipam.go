@@ -212,6 +212,7 @@ type Machine struct {
 	pendings  []*pending
 	asks      map[uint64]time.Time // request numbers of this run that donors may answer
 	expected  map[uint32]hash      // blocks promised to this host, by their head
+	signed    map[hash]bool        // lists of founders that this run signed, by their genesis
 	lastGiven map[crypto.Name]*given
 	share     pending
 	leaving   *leaving
@@ -273,6 +274,7 @@ func newMachine(cfg Config, h *hooks, now time.Time) (*Machine, error) {
 		hints:      make(map[crypto.Name]*hint),
 		asks:       make(map[uint64]time.Time),
 		expected:   make(map[uint32]hash),
+		signed:     make(map[hash]bool),
 		lastGiven:  make(map[crypto.Name]*given),
 		dirty:      make(map[saveKey]bool),
 		lazy:       make(map[saveKey]bool),
