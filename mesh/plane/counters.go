@@ -16,6 +16,7 @@ const (
 	datagramsOut Count = iota
 	datagramsIn
 	relayed
+	relayedControl
 	answered
 	fragmented
 	dropNoRoute
@@ -48,6 +49,7 @@ var names = [counts]string{
 	datagramsOut:     "datagrams_out",
 	datagramsIn:      "datagrams_in",
 	relayed:          "datagrams_relayed",
+	relayedControl:   "control_relayed",
 	fragmented:       "frames_fragmented",
 	answered:         "neighbour_questions_answered",
 	dropNoRoute:      "drop_no_route",

@@ -373,7 +373,11 @@ func (in *inbound) relay(b []byte, from arrival) {
 		}
 		h.HopLimit--
 		r.Peer.Relayed.Add(1)
-		in.p.counters.add(relayed, 1)
+		if t := transport.Type(inner[0]); t == transport.TypeData || t == transport.TypeClear {
+			in.p.counters.add(relayed, 1)
+		} else {
+			in.p.counters.add(relayedControl, 1)
+		}
 		in.sender.forward(hop, h, b, in.now)
 	}
 }

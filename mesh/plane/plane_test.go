@@ -319,6 +319,11 @@ func TestRelayed(t *testing.T) {
 					if got := fmt.Sprint(d.events.controls, d.events.handshakes); got != "[path kind 0 request] [a handshake message]" {
 						t.Errorf("the other end heard %s", got)
 					}
+					for _, relay := range l.hosts[1:3] {
+						if n := relay.Counters().All()["control_relayed"]; n != 2 {
+							t.Errorf("relayed %d of the two", n)
+						}
+					}
 				})
 			})
 		})
