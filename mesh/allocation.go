@@ -45,8 +45,13 @@ type waiter struct {
 	gone   bool // and does not wait any more
 }
 
-// maxEvents is how many events are kept for status.
-const maxEvents = 32
+const (
+	// maxEvents is how many events are kept for status.
+	maxEvents = 32
+	// maxWaiting is how many requests may wait for the machine, which looks at each of
+	// them at each tick. One whose caller has gone stays until its deadline.
+	maxWaiting = 4096
+)
 
 func newAddressing() addressing {
 	return addressing{
@@ -142,7 +147,7 @@ func (n *node) keepAddresses(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-n.work:
-			for n.keepOnce() {
+			for ctx.Err() == nil && n.keepOnce() {
 			}
 		}
 	}
@@ -240,6 +245,10 @@ func (n *node) answer(answers []ipam.Answer) {
 func (n *node) askMachine(ctx context.Context, id string, begin func(now time.Time) uint64) (ipam.Answer, error) {
 	w := &waiter{id: id, answer: make(chan ipam.Answer, 1)}
 	n.mu.Lock()
+	if len(n.waiting) >= maxWaiting {
+		n.mu.Unlock()
+		return ipam.Answer{}, api.Errorf(api.CodeConflict, "%d requests wait for addresses on this host already, the most it takes: ask again when they have ended", maxWaiting)
+	}
 	n.waiting[begin(time.Now())] = w
 	n.addressWork()
 	n.mu.Unlock()

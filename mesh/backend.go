@@ -144,12 +144,12 @@ func (n *node) expose(ctx context.Context, q api.ExposeRequest) (*attachment, er
 	}
 	// A reservation that no caller has the number of, and that does not run out.
 	r := &reservation{attachment: own, expires: time.Now().Add(time.Hour)}
-	a := &r.attachment
-	n.reservations[hostLease] = r
+	a, id := &r.attachment, reservationID()
+	n.reservations[id] = r
 	n.mu.Unlock()
 	err = n.lease(ctx, a, wanted, w)
 	n.mu.Lock()
-	delete(n.reservations, hostLease)
+	delete(n.reservations, id)
 	if err == nil {
 		a.Claim = route.NextClaim(n.endpoints(), vni, a.mac(), a.addrs())
 		err = n.install(a)

@@ -189,9 +189,7 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 	if err := n.claim(ctx, &a, q.Move); err != nil {
 		return api.AttachPlan{}, err
 	}
-	var id [16]byte
-	rand.Read(id[:])
-	a.Plan.ID = hex.EncodeToString(id[:])
+	a.Plan.ID = reservationID()
 	// Noted before its addresses are there, so that nobody else takes its place meanwhile.
 	r := &reservation{attachment: a, expires: time.Now().Add(reservationLife)}
 	n.reservations[a.Plan.ID] = r
@@ -207,6 +205,13 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 	plan := r.Plan
 	plan.Expires = r.expires
 	return plan, nil
+}
+
+// reservationID is a number that nobody can guess.
+func reservationID() string {
+	var id [16]byte
+	rand.Read(id[:])
+	return hex.EncodeToString(id[:])
 }
 
 // satisfies reports whether a is what q asks for; b is what would be made of q. Chosen

@@ -37,7 +37,7 @@ func (n *node) statusIPAM(nicknames map[crypto.Name]string) api.IPAM {
 		Range: s.Range, Range6: s.Range6, Subnet: n.numbering.Subnet, Reserved: n.numbering.Reserved,
 		Map: s.Map, Waiting: n.forPeople(s.Waiting),
 		Used: s.Used, Held: s.Held, Resting: s.Resting, Fenced: s.Fenced, Pending: s.Pending, Conflicts: n.machine.Conflicts(),
-		Leaving: n.leaving != nil, SaveError: n.saveError, Events: slices.Clone(n.happened),
+		Leaving: !n.leaving.over(), SaveError: n.saveError, Events: slices.Clone(n.happened),
 	}
 	for _, f := range s.Founders {
 		all.Founders = append(all.Founders, f.String())
@@ -87,7 +87,11 @@ func (b *backend) Release(ctx context.Context, q api.ReleaseRequest) (api.Moved,
 	if isOurs(q.For) {
 		return api.Moved{}, api.Errorf(api.CodeInvalid, "%q is attached: `ripstop detach` gives its addresses back", q.For)
 	}
-	answer, err := n.askMachine(ctx, q.For, func(now time.Time) uint64 { return n.machine.Release(now, q.For, q.Address) })
+	address := q.Address
+	if v4, inside, err := n.inTable(address); err == nil && inside {
+		address = v4 // an IPv6 address goes with its twin
+	}
+	answer, err := n.askMachine(ctx, q.For, func(now time.Time) uint64 { return n.machine.Release(now, q.For, address) })
 	return api.Moved{Done: err == nil, Count: answer.Count}, err
 }
 
@@ -114,13 +118,18 @@ func (b *backend) Adopt(context.Context) error {
 // leaving is a hand-over of this host's blocks that goes on, whoever watches it.
 type leaving struct {
 	started int // blocks at the start
+	watched time.Time
 	waiter
 }
+
+// over reports whether the hand-over has ended: what is left of it is an answer.
+func (l *leaving) over() bool { return l == nil || len(l.answer) > 0 }
 
 const (
 	leaveWait  = 2 * time.Minute        // the deadline of a leave that names none
 	leaveLong  = time.Hour              // the longest one
 	leaveWatch = 500 * time.Millisecond // how long one call looks on
+	leaveStale = 10 * time.Second       // an answer that nobody has asked for so long is told to nobody
 )
 
 // Leave begins the hand-over, or looks on at the one that goes on.
@@ -131,20 +140,23 @@ func (b *backend) Leave(ctx context.Context, q api.LeaveRequest) (api.Moved, err
 		return api.Moved{}, api.Errorf(api.CodeInvalid, "--deadline %v: at most %v", deadline, leaveLong)
 	}
 	n.mu.Lock()
-	l := n.leaving
-	if l == nil {
+	now, l := time.Now(), n.leaving
+	if l == nil || l.over() && now.Sub(l.watched) > leaveStale {
 		l = &leaving{started: n.ownBlocks(), waiter: waiter{answer: make(chan ipam.Answer, 1)}}
 		n.leaving = l
-		n.waiting[n.machine.Leave(time.Now(), cmp.Or(deadline, leaveWait))] = &l.waiter
+		n.waiting[n.machine.Leave(now, cmp.Or(deadline, leaveWait))] = &l.waiter
 		n.addressWork()
 	}
+	l.watched = now
 	n.mu.Unlock()
 	watch := time.NewTimer(leaveWatch)
 	defer watch.Stop()
 	select {
 	case answer := <-l.answer:
 		n.mu.Lock()
-		n.leaving = nil
+		if n.leaving == l {
+			n.leaving = nil
+		}
 		n.mu.Unlock()
 		if answer.Err != nil {
 			return api.Moved{}, n.addressError(answer.Err)

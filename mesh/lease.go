@@ -58,7 +58,8 @@ func (a *attachment) leaseID() string {
 		}
 		return r
 	}, a.label())
-	return label[:min(len(label), ipam.MaxID/2)] + leaseMark + a.Plan.HostInterface
+	label = strings.ToValidUTF8(label[:min(len(label), ipam.MaxID/2)], "") // the cut may be inside a letter
+	return label + leaseMark + a.Plan.HostInterface
 }
 
 // wants are the table's requests for a: a claim for each given address that lies in
@@ -171,7 +172,11 @@ func (n *node) leaseOne(ctx context.Context, a *attachment, q ipam.Request, w wi
 		}
 		switch n.mu.Lock(); {
 		case api.IsCode(err, api.CodeUnavailable), api.IsCode(err, api.CodeConflict) && n.holderGone(q.Addr):
-			n.machine.Listed(time.Now(), []ipam.Attached{{ID: q.ID, Addr: netip.PrefixFrom(q.Addr, q.Subnet.Bits())}})
+			bits := q.Addr.BitLen()
+			if q.Subnet.IsValid() { // not where the twin alone was given
+				bits = q.Subnet.Bits()
+			}
+			n.machine.Listed(time.Now(), []ipam.Attached{{ID: q.ID, Addr: netip.PrefixFrom(q.Addr, bits)}})
 			n.addressWork()
 			n.log.Warn("address moved here without a word of its old host", "endpoint", a.Name, "address", q.Addr, "error", err)
 			n.mu.Unlock()

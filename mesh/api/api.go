@@ -16,7 +16,7 @@
 //
 // Every answer is one JSON object with "version": 1; a refusal has an "error" in
 // it. Fields are only ever added within a version; a reader ignores what it does
-// not know. Bodies are at most MaxBody bytes each way, unknown request fields are
+// not know. A request has at most MaxBody bytes, and unknown fields in it are
 // refused, so that a newer client's wish is never silently dropped.
 //
 // The file permissions of the socket are the whole access control: who may open
@@ -28,7 +28,7 @@ package api
 // Version is the version of every object here.
 const Version = 1
 
-// MaxBody bounds a request's and an answer's body in bytes.
+// MaxBody bounds a request's body in bytes.
 const MaxBody = 1 << 20
 
 // The paths of the interface; the number in them is Version.
