@@ -82,6 +82,48 @@ func TestBindPortTaken(t *testing.T) {
 	}
 }
 
+// TestBindLeavesNothing: what was opened before the socket that cannot be is closed, and so
+// is everything when it is closed while it sends.
+func TestBindLeavesNothing(t *testing.T) {
+	bind(t, transport.BindConfig{Addresses: []netip.Addr{loopback}}) // Go's own poller is there from now on
+	open := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	before := open()
+	if _, err := transport.Bind(transport.BindConfig{Addresses: []netip.Addr{loopback, netip.MustParseAddr("192.0.2.1")}, Sockets: 3}); err == nil {
+		t.Error("an address that is not this host's was taken")
+	}
+	if after := open(); after != before {
+		t.Errorf("after an error %d descriptors, %d before", after, before)
+	}
+	b, err := transport.Bind(transport.BindConfig{Addresses: []netip.Addr{loopback}, Sockets: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sending, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		msgs := []transport.Message{text("127.0.0.1", b.Port(), "x")}
+		b.Send(msgs)
+		close(sending)
+		for msgs[0].Err != error(net.ErrClosed) {
+			b.Send(msgs)
+		}
+	}()
+	<-sending
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	<-ended
+	if after := open(); after != before {
+		t.Errorf("after Close %d descriptors, %d before", after, before)
+	}
+}
+
 // TestBindCommonPort: of four ports that the kernel may choose, one is free in both
 // families; it is found.
 func TestBindCommonPort(t *testing.T) {

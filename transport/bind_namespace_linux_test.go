@@ -131,6 +131,51 @@ func TestLinkLocal(t *testing.T) {
 	})
 }
 
+// TestRenamedInterface: the name that is told for an interface is its new one, once a send
+// to the old name has failed.
+func TestRenamedInterface(t *testing.T) {
+	ns := newNamespace(t, 65536)
+	ns.do(func() {
+		a, b := ns.veth("left", "right")
+		ns.addAddress(a, "fe80::a/64")
+		ns.addAddress(b, "fe80::b/64")
+		from, err := transport.Bind(transport.BindConfig{})
+		ns.must(err)
+		to, err := transport.Bind(transport.BindConfig{})
+		ns.must(err)
+		if t.Failed() {
+			return
+		}
+		defer from.Close()
+		defer to.Close()
+		watch(t, to)
+		heardFrom := func() netip.AddrPort {
+			msgs := []transport.Message{text("fe80::b%left", to.Port(), "hello")}
+			if from.Send(msgs) != 1 {
+				t.Error(msgs[0].Err)
+			}
+			in := []transport.Message{{Buf: make([]byte, 100)}}
+			if _, err := to.Receivers()[1](in); err != nil { // the one of IPv6
+				t.Error(err)
+			}
+			return in[0].Remote
+		}
+		old := heardFrom()
+		ns.must(netlink.LinkSetDown(b))
+		ns.must(netlink.LinkSetName(b, "moved"))
+		ns.must(netlink.LinkSetUp(b))
+		ns.addAddress(b, "fe80::b/64")
+		answer := []transport.Message{{Buf: []byte("answer"), N: 6, Remote: old}}
+		if to.Send(answer) != 0 || answer[0].Err != error(unix.EADDRNOTAVAIL) {
+			t.Errorf("to an interface that is not there: %v", answer[0].Err)
+		}
+		if got, want := heardFrom(), netip.MustParseAddr("fe80::a%moved"); got.Addr() != want || t.Failed() {
+			t.Errorf("from %v, want %v", got, want)
+			return
+		}
+	})
+}
+
 // TestSlowInterface: when an interface does not keep up, a Send waits a little, then
 // fails what has no room with EAGAIN, and what goes elsewhere still leaves.
 func TestSlowInterface(t *testing.T) {

@@ -32,6 +32,7 @@ func (z *zoneTable) index(zone string) (uint32, error) {
 	} else if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
 		scope = uint32(n)
 	} else {
+		z.names = nil // an interface was renamed: what it was called is not to be told again
 		return 0, unix.EADDRNOTAVAIL
 	}
 	if z.scopes == nil || len(z.scopes) >= maxZones {

@@ -33,7 +33,7 @@ func (a arrival) path() transport.Path {
 	return transport.Path{Kind: transport.PathDirect, Remote: a.remote}
 }
 
-// inbound is the state of one socket's loop.
+// inbound is the state of what one goroutine receives.
 type inbound struct {
 	p         *Plane
 	snapshot  *Snapshot

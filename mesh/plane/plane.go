@@ -86,7 +86,7 @@ type Events interface {
 	Wake()
 }
 
-// Plane is the two loops and what they share.
+// Plane is the workers and what they share.
 type Plane struct {
 	cfg          Config
 	start        time.Time
