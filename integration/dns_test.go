@@ -96,7 +96,7 @@ func TestNames(t *testing.T) {
 		t.Errorf("lookup: %q", out)
 	}
 	first := make(map[string]int)
-	for range 8 {
+	for range 40 {
 		answer, err := s.ask(s.Container("a1").Place, nameServer, "web1.ripstop.internal", dns.TypeA, "udp")
 		if err != nil || len(answer.Answer) != 2 || answer.Answer[0].Header().Ttl != 1 {
 			t.Fatalf("%v, %v", answer, err)
@@ -117,6 +117,59 @@ func TestNames(t *testing.T) {
 	}
 	s.resolves(s.Container("b2").Place, "web1.ripstop.internal", dns.TypeA)
 	s.resolves(s.Container("b2").Place, "web2.ripstop.internal", dns.TypeA, "10.32.0.4")
+}
+
+// TestNamesOfOthers: what stands below a host's name is that host's alone: another is
+// refused it, and what it had before the host came is nobody's.
+func TestNamesOfOthers(t *testing.T) {
+	s := tell(t, lab.Config{Hosts: []string{"a", "b"}, Links: []lab.LinkConfig{{Hosts: []string{"a", "b"}}}, Containers: 1})
+	s.up("b", lab.StartConfig{})
+	b1 := s.Container("b1")
+	s.run("b", append([]string{"attach", b1.Netns(), "--name", "web.a", "--address", "10.32.0.2/24"}, dnsRoute...)...)
+	s.run("b", "dns", "add", "db.a", "10.32.0.66")
+	s.resolves(b1.Place, "web.a.ripstop.internal", dns.TypeA, "10.32.0.2")
+	s.up("a", lab.StartConfig{Peers: []string{"b"}})
+	s.reach("a", "b")
+	s.run("a", "attach", s.Container("a1").Netns(), "--name", "web", "--address", "10.32.0.1/24")
+	for _, place := range []*lab.Place{b1.Place, s.Host("a").Place} {
+		s.resolves(place, "web.a.ripstop.internal", dns.TypeA, "10.32.0.1")
+		s.resolves(place, "db.a.ripstop.internal", dns.TypeA)
+	}
+	for _, args := range [][]string{
+		{"dns", "add", "more.a", "10.32.0.67"},
+		{"attach", b1.Netns(), "--interface", "rip1", "--name", "Web.A", "--address", "10.32.0.3/24"},
+	} {
+		if r, err := s.Host("b").Ripstop(s.ctx, args...); err != nil || r.Code != 1 || !strings.Contains(r.Err, "are those of the host a: give it there") {
+			t.Errorf("%v: %+v, %v", args, r, err)
+		}
+	}
+	s.run("a", "dns", "add", "db.a", "10.32.0.68")
+	s.resolves(b1.Place, "db.a.ripstop.internal", dns.TypeA, "10.32.0.68")
+	s.run("b", "dns", "remove", "db.a")
+}
+
+// TestNamesRouted: a host without a bridge finds others by name, and they find it.
+func TestNamesRouted(t *testing.T) {
+	s := tell(t, lab.Config{Hosts: []string{"a", "b"}, Links: []lab.LinkConfig{{Hosts: []string{"a", "b"}}}, Containers: 1})
+	s.up("a", lab.StartConfig{Args: []string{"--mode", "routed", "--address", "10.32.0.1/24"}})
+	s.up("b", lab.StartConfig{Peers: []string{"a"}})
+	s.reach("a", "b")
+	b1 := s.Container("b1")
+	s.run("b", append([]string{"attach", b1.Netns(), "--name", "web", "--address", "10.32.0.2/24", "--service", "http:80"}, dnsRoute...)...)
+	s.known(2)
+	for _, place := range []*lab.Place{s.Host("a").Place, b1.Place} {
+		s.resolves(place, "web.ripstop.internal", dns.TypeA, "10.32.0.2")
+		s.resolves(place, "a.ripstop.internal", dns.TypeA, "10.32.0.1")
+		s.resolves(place, "_http._tcp.web.b.ripstop.internal", dns.TypeSRV, "0 0 80 web.b.ripstop.internal.")
+		s.resolves(place, "1.0.32.10.in-addr.arpa", dns.TypePTR, "a.ripstop.internal.")
+	}
+	s.eventually("b1 asks the routed host", func() error {
+		answer, err := s.ask(b1.Place, "10.32.0.1:53", "web.ripstop.internal", dns.TypeA, "udp")
+		if err != nil || !slices.Equal(told(answer.Answer), []string{"10.32.0.2"}) {
+			return fmt.Errorf("%v, %v", answer, err)
+		}
+		return nil
+	})
 }
 
 // shell is a container's process with files of its own: a resolver file laid over the

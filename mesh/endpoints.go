@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"ripstop/mesh/api"
@@ -185,6 +186,9 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 	}
 	if len(n.attachments)+len(n.reservations) >= maxAttachments {
 		return api.AttachPlan{}, api.Errorf(api.CodeConflict, "this host has %d attachments, the most it takes", maxAttachments)
+	}
+	if err := n.ownName(strings.ToLower(a.Name)); err != nil {
+		return api.AttachPlan{}, err
 	}
 	if err := n.claim(ctx, &a, q.Move); err != nil {
 		return api.AttachPlan{}, err

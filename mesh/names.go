@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -35,6 +36,8 @@ type naming struct {
 	zone    *dns.Zone
 	touched map[nameSource]struct{} // records to be looked at again
 	hosts   map[crypto.Name]nameHost
+	labels  map[string]bool         // of all hosts: what stands below one is that host's alone
+	dotted  map[nameSource]struct{} // records whose names could stand below a label
 	stale   bool                    // hosts is to be made again
 	added   map[string][]netip.Addr // by `dns add` here
 }
@@ -51,7 +54,7 @@ func (s nameSource) text() string { return string(s.origin[:]) + string(byte(s.k
 
 // nameHost is what a host's names depend on.
 type nameHost struct {
-	label     string // its own name; may be empty
+	label     string // its own name, below which only it has names; may be empty
 	reachable bool
 	fenced    string // the MACs of its endpoints that lost their claim
 }
@@ -95,6 +98,7 @@ func (c *Config) checkDNS() (err error) {
 func (n *node) loadNames() (err error) {
 	n.names.zone = dns.NewZone(n.cfg.DNSDomain)
 	n.names.touched = make(map[nameSource]struct{})
+	n.names.dotted = make(map[nameSource]struct{})
 	if n.names.added, err = store.Load[map[string][]netip.Addr](n.store, store.Names); n.names.added == nil {
 		n.names.added = make(map[string][]netip.Addr)
 	}
@@ -212,6 +216,11 @@ func (n *node) followHosts() {
 			hosts[m.Name] = nameHost{dns.HostLabel(m.Peer.Nickname), n.table.Reachable(p.ID), fenced[m.Name]}
 		}
 	}
+	labels := ownLabels(hosts)
+	if !maps.Equal(labels, n.names.labels) {
+		n.names.labels = labels
+		maps.Copy(n.names.touched, n.names.dotted)
+	}
 	changed := make(map[crypto.Name]bool)
 	for name, h := range hosts {
 		if h != n.names.hosts[name] {
@@ -236,33 +245,74 @@ func (n *node) followHosts() {
 	}
 }
 
-// nameRecords is what a record says of names now: nothing when it is gone, or its host
-// cannot be reached.
-func (n *node) nameRecords(s nameSource) []dns.Record {
-	host := n.names.hosts[s.origin]
-	r, ok := n.gossip.Get(s.origin, s.kind, s.key)
-	if !ok || !host.reachable {
+// ownLabels are the labels of all hosts. Hosts in reach that share one get one each, with
+// 8 bytes of the name behind it, which no two members have in common, and what they shared is nobody's.
+func ownLabels(hosts map[crypto.Name]nameHost) map[string]bool {
+	labels, times := make(map[string]bool), make(map[string]int)
+	for _, h := range hosts {
+		if labels[h.label] = true; h.reachable {
+			times[h.label]++
+		}
+	}
+	for name, h := range hosts {
+		if h.reachable && h.label != "" && times[h.label] > 1 {
+			h.label = strings.TrimRight(h.label[:min(len(h.label), 46)], "-") + "-" + hex.EncodeToString(name[:8])
+			hosts[name], labels[h.label] = h, true
+		}
+	}
+	delete(labels, "")
+	return labels
+}
+
+// mayName reports whether that host may have a name: not below the label of another.
+func (s *naming) mayName(host crypto.Name, name string) bool {
+	label := name[strings.LastIndexByte(name, '.')+1:]
+	return label == name || !s.labels[label] || label == s.hosts[host].label
+}
+
+// ownName refuses a name that stands below another host's label. n.mu must be held.
+func (n *node) ownName(name string) error {
+	if n.names.mayName(n.identity.Name(), name) {
 		return nil
 	}
+	label := name[strings.LastIndexByte(name, '.')+1:]
+	return api.Errorf(api.CodeConflict, "%s: names that end in .%s are those of the host %s: give it there, or choose another", name, label, label)
+}
+
+// nameRecords is what a record says of names now: nothing when it is gone, or its host
+// cannot be reached.
+func (n *node) nameRecords(s nameSource) (records []dns.Record) {
+	delete(n.names.dotted, s)
+	host := n.names.hosts[s.origin]
+	r, ok := n.gossip.Get(s.origin, s.kind, s.key)
+	if !ok {
+		return nil
+	}
+	// own takes a name that the host may have.
+	own := func(text string) (string, bool) {
+		name, err := dns.Canonical(text, n.cfg.DNSDomain)
+		if err == nil && strings.Contains(name, ".") {
+			n.names.dotted[s] = struct{}{}
+		}
+		return name, err == nil && host.reachable && n.names.mayName(s.origin, name)
+	}
 	// byHost adds the name that only this host can have.
-	byHost := func(records []dns.Record, r dns.Record) []dns.Record {
+	byHost := func(r dns.Record) {
 		records = append(records, r)
 		if host.label != "" && r.Name != host.label {
 			r.Name += "." + host.label
 			r.Reverse = false
 			records = append(records, r)
 		}
-		return records
 	}
-	var records []dns.Record
 	if s.kind == gossip.KindEndpoint {
 		body, err := gossip.ParseEndpointBody(r.Body)
 		if err != nil || route.VNI(body.VNI) != vni || holdsMAC(host.fenced, body.MAC) {
 			return nil
 		}
-		for i, name := range body.Names {
-			if name, err := dns.Canonical(name, n.cfg.DNSDomain); err == nil {
-				records = byHost(records, dns.Record{Name: name, Addresses: body.Addresses, Reverse: i == 0})
+		for i, text := range body.Names {
+			if name, ok := own(text); ok {
+				byHost(dns.Record{Name: name, Addresses: body.Addresses, Reverse: i == 0})
 			}
 		}
 		return records
@@ -272,20 +322,25 @@ func (n *node) nameRecords(s nameSource) []dns.Record {
 		return nil
 	}
 	if body.Port == 0 {
-		if name, err := dns.Canonical(body.Name, n.cfg.DNSDomain); err == nil {
+		if name, ok := own(body.Name); ok {
 			records = append(records, dns.Record{Name: name, Addresses: body.Addresses, Reverse: true})
 		}
 		return records
 	}
-	labels := strings.SplitN(body.Name, ".", 3)
-	if len(labels) != 3 || labels[0][0] != '_' || labels[1][0] != '_' {
+	service, of, err := dns.SplitService(body.Name, body.Port)
+	if err != nil {
 		return nil
 	}
-	target := labels[2]
+	name, ok := own(of)
+	if !ok {
+		return nil
+	}
+	target := name
 	if host.label != "" {
 		target += "." + host.label
 	}
-	return byHost(nil, dns.Record{Name: body.Name, Port: body.Port, Target: target})
+	byHost(dns.Record{Name: service.Of(name), Port: body.Port, Target: target})
+	return records
 }
 
 // holdsMAC reports whether mac is among MACs written one behind the other.

@@ -172,6 +172,9 @@ func (b *backend) AddName(_ context.Context, q api.NameRequest) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if err := n.ownName(name); err != nil {
+		return err
+	}
 	addresses := slices.Clone(n.names.added[name])
 	for _, a := range q.Addresses {
 		if a = a.Unmap(); !slices.Contains(addresses, a) {

@@ -26,7 +26,7 @@ const maxShown = 2000
 
 // Answer appends the answer to a query behind dst. Over TCP it may be 65535 bytes
 // long, else as long as the query says. turn says which of several addresses stands
-// first: the caller counts.
+// first: the caller draws it.
 //
 // The common questions, those for an address or a name of one that there is, are
 // answered from the tables at once; everything else is left to miekg/dns.

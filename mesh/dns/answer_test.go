@@ -24,6 +24,7 @@ func small() *Zone {
 		Change{"5", []Record{{Name: "crowd", Addresses: crowd}}},
 		Change{"6", []Record{{Name: "alias", Addresses: addrs("10.0.0.2"), Reverse: true}}},
 		Change{"7", []Record{{Name: "a.b.c", Addresses: addrs("10.0.0.9")}}},
+		Change{"8", []Record{{Name: "pair", Addresses: addrs("10.0.0.21", "10.0.0.22", "fd00::21", "fd00::22")}}},
 	)
 }
 

@@ -9,11 +9,16 @@
 //
 // The names, for an endpoint attached as web on the host vm1, with the default domain:
 //
-//	web.ripstop.internal               A, AAAA of every endpoint of that name, in turn
-//	web.vm1.ripstop.internal           of that host's alone
+//	web.ripstop.internal               A, AAAA of every endpoint of that name, whichever
+//	                                   host has it, in changing order
+//	web.vm1.ripstop.internal           of that host's alone: nobody else's record can say
+//	                                   anything below the name of a host
 //	vm1.ripstop.internal               the host itself, while it is exposed
 //	_http._tcp.web.ripstop.internal    SRV, from `attach --service http:80/tcp`
 //	1.0.32.10.in-addr.arpa             PTR
+//
+// Hosts with one nickname have 8 bytes of their names behind it, for as long as both are
+// in reach: web.vm1-1f9a004c77d2e835.
 //
 // The domain is below .internal, which ICANN keeps for private networks and will never
 // delegate (resolution 2024.07.29.06): not .local, which is multicast DNS's (RFC 6762),

@@ -29,8 +29,9 @@ const (
 	restTime = 30 * time.Second
 	// rereadEvery is how often it is looked whether the resolver file has changed.
 	rereadEvery = 2 * time.Second
-	// maxAlike is how many questions for one name and type are under way at once when
-	// they differ in other things: more come only from a loop that changes them.
+	// maxAlike is how many questions of one client for one name and type are under way at
+	// once when they differ in other things: more come only from a loop that changes them.
+	// It is counted by client, so that none keeps a name from the others.
 	maxAlike = 8
 )
 
@@ -79,6 +80,7 @@ type upstream struct {
 type flight struct {
 	query  []byte        // without its number; name in lower case
 	tcp    bool          // it was asked over TCP
+	from   netip.Addr    // who asked first
 	done   chan struct{} // closed when the next two hold
 	answer []byte
 	err    error
@@ -97,7 +99,11 @@ func (f *forwarder) ask(ctx context.Context, query []byte, tcp bool, from netip.
 
 	f.mu.Lock()
 	f.rereadLocked(time.Now())
+	alike := 0
 	for _, other := range f.flights[key] {
+		if other.from == from {
+			alike++
+		}
 		if f.asksLocked(from) {
 			f.mu.Unlock()
 			f.refused.Add(1)
@@ -108,12 +114,12 @@ func (f *forwarder) ask(ctx context.Context, query []byte, tcp bool, from netip.
 			return other.wait(ctx, query)
 		}
 	}
-	if len(f.flights[key]) >= maxAlike {
+	if alike >= maxAlike {
 		f.mu.Unlock()
 		f.refused.Add(1)
 		return nil, errAlike
 	}
-	fl := &flight{query: plain, tcp: tcp, done: make(chan struct{})}
+	fl := &flight{query: plain, tcp: tcp, from: from, done: make(chan struct{})}
 	f.flights[key] = append(f.flights[key], fl)
 	f.mu.Unlock()
 

@@ -225,6 +225,37 @@ func TestAlike(t *testing.T) {
 	}
 }
 
+// TestCrowdOfAlike: a client that asks for one name in many forms is refused at last, and
+// keeps nobody else from asking for it.
+func TestCrowdOfAlike(t *testing.T) {
+	arrived, release := make(chan struct{}, 20), make(chan struct{})
+	r := &resolver{answer: func(m *dns.Msg) *dns.Msg { arrived <- struct{}{}; <-release; return says("once")(m) }}
+	f := forwarding(t, r.listenAt(t, "127.0.0.2", 0), "127.0.0.2")
+	form := func(i int) []byte { return asked(t, "example.org.", dns.TypeTXT, edns(uint16(600+i))) }
+	var wg sync.WaitGroup
+	for i := range maxAlike {
+		wg.Go(func() { f.ask(context.Background(), form(i), false, client) })
+		<-arrived
+	}
+	if _, err := f.ask(context.Background(), form(maxAlike), false, client); !errors.Is(err, errAlike) {
+		t.Errorf("one form too many: %v", err)
+	}
+	done := make(chan struct{})
+	wg.Go(func() {
+		defer close(done)
+		answer, err := f.ask(context.Background(), form(maxAlike), false, addr("192.0.2.77"))
+		if err != nil || text(t, answer) != `NOERROR "once"` {
+			t.Errorf("another client: %v, %v", answer, err)
+		}
+	})
+	select {
+	case <-arrived:
+	case <-done:
+	}
+	close(release)
+	wg.Wait()
+}
+
 // TestReread: a resolver file that changes is read again, and that of systemd-resolved
 // is used in place of its stub.
 func TestReread(t *testing.T) {
@@ -312,6 +343,20 @@ func TestServer(t *testing.T) {
 		if err != nil || m.Truncated != (network == "udp") || network == "tcp" && len(m.Answer) != 200 {
 			t.Errorf("%s: %v, %v", network, m, err)
 		}
+	}
+	// Stub resolvers ask for A and AAAA by turns; each must come in changing order.
+	first := make(map[string]int)
+	for range 40 {
+		for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
+			if m, err := ask("udp", "pair.x.internal.", kind); err != nil || len(m.Answer) != 2 {
+				t.Fatalf("%v, %v", m, err)
+			} else {
+				first[m.Answer[0].String()]++
+			}
+		}
+	}
+	if len(first) != 4 {
+		t.Errorf("of two addresses of each kind, first were %v", first)
 	}
 	s.SetZone(NewZone("x.internal"))
 	if m, err := ask("udp", "web.x.internal.", dns.TypeA); err != nil || m.Rcode != dns.RcodeNameError {

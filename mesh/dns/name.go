@@ -9,11 +9,13 @@ import (
 const (
 	maxName  = 253 // characters of a whole name, without the last dot (RFC 1035 2.3.4)
 	maxLabel = 63
+	// maxLabels bounds what a name costs: each that only has names below it is kept too.
+	maxLabels = 8
 	// maxDomain leaves room for a name, its host and a service in front of the domain.
 	maxDomain = 100
 )
 
-// Canonical is a name as the zone has it: lower case, without the domain. It has
+// Canonical is a name as the zone has it: lower case, without the domain. It has up to 8
 // labels of 1 to 63 letters, digits and hyphens, no hyphen at either end of one. The
 // name may be given with the domain behind it, and with a dot at the end then.
 func Canonical(name, domain string) (string, error) {
@@ -27,6 +29,9 @@ func Canonical(name, domain string) (string, error) {
 	}
 	if err := checkLabels(s); err != nil {
 		return "", fmt.Errorf("dns: name %q: %w", name, err)
+	}
+	if n := strings.Count(s, ".") + 1; n > maxLabels {
+		return "", fmt.Errorf("dns: name %q: %d parts between dots, %d are the most", name, n, maxLabels)
 	}
 	if len(s)+1+len(domain) > maxName {
 		return "", fmt.Errorf("dns: name %q: %d characters with the domain %s, %d are the most", name, len(s)+1+len(domain), domain, maxName)
@@ -130,3 +135,14 @@ func (s Service) String() string { return fmt.Sprintf("%s:%d/%s", s.Name, s.Port
 
 // Of is the name under which name's service is found (RFC 2782).
 func (s Service) Of(name string) string { return "_" + s.Name + "._" + s.Protocol + "." + name }
+
+// SplitService takes apart what Of made: the service, and whose it is.
+func SplitService(text string, port uint16) (s Service, of string, err error) {
+	name, rest, _ := strings.Cut(text, ".")
+	protocol, of, _ := strings.Cut(rest, ".")
+	if !strings.HasPrefix(name, "_") || !strings.HasPrefix(protocol, "_") || of == "" {
+		return s, "", fmt.Errorf("dns: service name %q: it is _SERVICE._PROTOCOL.NAME", text)
+	}
+	s, err = ParseService(fmt.Sprintf("%s:%d/%s", name[1:], port, protocol[1:]))
+	return s, of, err
+}

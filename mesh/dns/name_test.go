@@ -6,6 +6,7 @@ import (
 )
 
 func TestCanonical(t *testing.T) {
+	label := strings.Repeat("a", 60) + "."
 	for _, c := range []struct{ in, want string }{
 		{"web", "web"},
 		{"WEB.Vm1", "web.vm1"},
@@ -16,13 +17,13 @@ func TestCanonical(t *testing.T) {
 		{"", ""}, {".", ""}, {"a..b", ""}, {".a", ""}, {"a.", ""}, {"-a", ""}, {"a-", ""},
 		{"a b", ""}, {"a_b", ""}, {"ä", ""}, {"a\x00", ""}, {"*", ""}, {"a/b", ""},
 		{strings.Repeat("a", 64), ""},
-		{strings.Repeat("a.", 121) + "a", "a" + strings.Repeat(".a", 121)}, // 243 and 10 of the domain: 254, see below
-		{"x.internal", "x.internal"},                                       // a name that only looks like the domain
+		{"a.b.c.d.e.f.g.h", "a.b.c.d.e.f.g.h"},
+		{"a.b.c.d.e.f.g.h.i", ""},
+		{label + label + label + label[:59], label + label + label + label[:59]}, // 242 and 11 of the domain
+		{label + label + label + label[:60], ""},
+		{"x.internal", "x.internal"}, // a name that only looks like the domain
 	} {
 		got, err := Canonical(c.in, "x.internal")
-		if len(c.in) == 243 {
-			c.want = ""
-		}
 		if got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%q: %q, %v; not %q", c.in, got, err, c.want)
 		}
@@ -68,6 +69,17 @@ func TestParseService(t *testing.T) {
 	s, _ := ParseService("http:80")
 	if got := s.Of("web"); got != "_http._tcp.web" {
 		t.Error(got)
+	}
+	if again, of, err := SplitService(s.Of("web.vm1"), 80); again != s || of != "web.vm1" || err != nil {
+		t.Errorf("%v of %q, %v", again, of, err)
+	}
+	for _, text := range []string{"", ".", "_http", "_http._tcp", "_http._tcp.", "http.tcp.web", "_http.tcp.web", "http._tcp.web", "_http._icmp.web", "_._tcp.web", "_._.", "_80._tcp.web"} {
+		if s, of, err := SplitService(text, 80); err == nil {
+			t.Errorf("%q: %v of %q", text, s, of)
+		}
+	}
+	if s, of, err := SplitService("_http._tcp.web", 0); err == nil {
+		t.Errorf("port 0: %v of %q", s, of)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -56,13 +57,15 @@ func (d *door) close() error { return errors.Join(d.packets.Close(), d.streams.C
 //	udp socket ─▶ one goroutine: read, answer from the zone, write
 //	                 └─ not ours ─▶ a goroutine each, bounded ─▶ forwarder
 //	tcp listener ─▶ a goroutine a connection, bounded
+//
+// Which of several addresses stands first is drawn for each question: a count would go
+// in step with who asks for A and AAAA by turns, as stub resolvers do.
 type Server struct {
 	cfg      ServerConfig
 	zone     atomic.Pointer[Zone]
 	forward  forwarder
 	forwards *limit
 	conns    *limit
-	turn     atomic.Uint32
 
 	mu    sync.Mutex // guards the next two, and that nothing is started after the end
 	doors map[Place]*door
@@ -190,7 +193,7 @@ func (s *Server) serve(ctx context.Context, c *net.UDPConn) {
 			s.dropped.Add(1)
 			continue
 		}
-		answer, verdict := s.zone.Load().Answer(out[:0], in[:n], false, s.turn.Add(1))
+		answer, verdict := s.zone.Load().Answer(out[:0], in[:n], false, rand.Uint32())
 		switch verdict {
 		case Drop:
 			s.dropped.Add(1)
@@ -283,7 +286,7 @@ func (s *Server) converse(ctx context.Context, conn io.ReadWriter, client netip.
 			return
 		}
 		s.queries.Add(1)
-		answer, verdict := s.zone.Load().Answer(nil, buf[:n], true, s.turn.Add(1))
+		answer, verdict := s.zone.Load().Answer(nil, buf[:n], true, rand.Uint32())
 		switch verdict {
 		case Drop:
 			s.dropped.Add(1)
