@@ -92,6 +92,11 @@ func TestNames(t *testing.T) {
 		s.resolves(place, "_http._tcp.web2.ripstop.internal", dns.TypeSRV, "0 0 8080 web2.a.ripstop.internal.", "0 0 8080 web2.b.ripstop.internal.")
 		s.resolves(place, "nobody.ripstop.internal", dns.TypeA)
 	}
+	for _, h := range []string{"a", "b"} {
+		if out := s.run(h, "status", "endpoints"); !strings.Contains(out, "\na  ") {
+			t.Errorf("%s does not show the exposed host by its name:\n%s", h, out)
+		}
+	}
 	if out := s.run("b", "dns", "lookup", "10.32.0.1"); out != "web1.ripstop.internal\n" {
 		t.Errorf("lookup: %q", out)
 	}

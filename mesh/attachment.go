@@ -54,6 +54,16 @@ func (a *attachment) holds(mac route.MAC, addresses []netip.Addr) bool {
 	return slices.ContainsFunc(a.Plan.Addresses, func(p netip.Prefix) bool { return slices.Contains(addresses, p.Addr()) })
 }
 
+// clash says what is the same: one of the addresses, else the MAC.
+func clash(mac route.MAC, addresses, others []netip.Addr) string {
+	for _, a := range addresses {
+		if slices.Contains(others, a) {
+			return a.String()
+		}
+	}
+	return "the MAC " + macOf(mac)
+}
+
 // addrs are the attachment's addresses without their prefix lengths.
 func (a *attachment) addrs() []netip.Addr {
 	all := make([]netip.Addr, len(a.Plan.Addresses))
@@ -112,7 +122,7 @@ func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
 		}
 	}
 	if q.Name != "" && !validName(q.Name) {
-		return invalid("name %q: letters, digits, hyphens and dots, 63 characters at most", q.Name)
+		return invalid("name %q: letters, digits, hyphens within, and dots between; 63 characters at most", q.Name)
 	}
 	if err := n.nameServices(&a, q); err != nil {
 		return attachment{}, err

@@ -216,8 +216,12 @@ func (n *node) localEndpoint(a *attachment) api.Endpoint {
 
 // endpointOf is an attachment of this host as the API shows it while its port is there.
 func (n *node) endpointOf(a *attachment) api.Endpoint {
+	name := a.Name
+	if a.Exposed {
+		name = n.nameOf(a)
+	}
 	return api.Endpoint{
-		Name: a.Name, MAC: a.Plan.MAC, Addresses: a.Plan.Addresses,
+		Name: name, MAC: a.Plan.MAC, Addresses: a.Plan.Addresses,
 		Host: n.identity.Name().String(), HostNickname: n.cfg.Nickname,
 		State: api.EndpointHere, Claim: a.Claim,
 		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns,

@@ -27,8 +27,8 @@ func (n *node) claim(ctx context.Context, a *attachment, move bool) error {
 			continue
 		}
 		if !move {
-			return api.Errorf(api.CodeConflict, "%s or %s is in use on host %s (%s): detach it there, or take it over by --move",
-				a.Plan.MAC, joinPrefixes(a.Plan.Addresses), n.nickname(e.Host), e.Host)
+			return api.Errorf(api.CodeConflict, "%s is in use on host %s (%s): detach it there, or take it over by --move",
+				clash(mac, addrs, e.Addresses), n.nickname(e.Host), e.Host)
 		}
 		n.askRelease(ctx, e.Host, mac, addrs)
 		if err := n.free(a); err != nil { // somebody here was quicker meanwhile
@@ -45,12 +45,12 @@ func (n *node) free(a *attachment) error {
 	mac, addrs := a.mac(), a.addrs()
 	for _, other := range n.attachments {
 		if other.holds(mac, addrs) {
-			return api.Errorf(api.CodeConflict, "%s or %s is in use on this host, by %s: detach that first", a.Plan.MAC, joinPrefixes(a.Plan.Addresses), other.label())
+			return api.Errorf(api.CodeConflict, "%s is in use on this host, by %s: detach that first", clash(mac, addrs, other.addrs()), other.label())
 		}
 	}
 	for _, r := range n.reservations {
 		if r.holds(mac, addrs) && time.Now().Before(r.expires) {
-			return api.Errorf(api.CodeConflict, "%s or %s is being attached on this host just now", a.Plan.MAC, joinPrefixes(a.Plan.Addresses))
+			return api.Errorf(api.CodeConflict, "%s is being attached on this host just now", clash(mac, addrs, r.addrs()))
 		}
 	}
 	return nil

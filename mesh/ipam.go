@@ -190,6 +190,12 @@ func (b *backend) Remove(ctx context.Context, q api.RemoveRequest) (api.Moved, e
 	if err != nil {
 		return api.Moved{}, err
 	}
+	if victim == n.identity.Name() {
+		return api.Moved{}, api.Errorf(api.CodeConflict, "%s is this host, which does not remove itself: run `ripstop leave` here", q.Host)
+	}
+	if q.Check {
+		return api.Moved{Host: victim.String()}, nil
+	}
 	answer, err := n.askMachine(ctx, "", func(now time.Time) uint64 { return n.machine.Remove(now, victim, q.Force) })
 	return api.Moved{Done: err == nil, Count: answer.Count, Host: victim.String()}, err
 }

@@ -106,3 +106,16 @@ func TestOwnLabels(t *testing.T) {
 		t.Errorf("web.%s is not host 1's alone", one)
 	}
 }
+
+// TestClash: what two endpoints have in common is named, and nothing else.
+func TestClash(t *testing.T) {
+	mac, one, two := [6]byte{2, 0, 0, 0, 0, 1}, netip.MustParseAddr("10.32.0.1"), netip.MustParseAddr("10.32.0.2")
+	for _, c := range []struct {
+		others []netip.Addr
+		want   string
+	}{{[]netip.Addr{two}, "10.32.0.2"}, {nil, "the MAC 02:00:00:00:00:01"}} {
+		if got := clash(mac, []netip.Addr{one, two}, c.others); got != c.want {
+			t.Errorf("%v: %q, not %q", c.others, got, c.want)
+		}
+	}
+}

@@ -109,7 +109,8 @@ func (n *node) loadNumbering(now time.Time) error {
 	var refusal *ipam.Error
 	switch {
 	case errors.Is(err, ipam.ErrForeign):
-		return fmt.Errorf("%w: the addresses that this host gave out are of another range or network than %v: start it as before, or have it forget everything by `ripstop reset`", err, n.numbering.Range)
+		what := strings.TrimPrefix(strings.TrimSuffix(err.Error(), ": "+ipam.ErrForeign.Error()), "ipam: ")
+		return fmt.Errorf("addresses were given out here already: %s: start it as before, or have it forget everything by `ripstop reset`", what)
 	case errors.Is(err, ipam.ErrDamaged):
 		return fmt.Errorf("%w: bring the files ipam.1 and ipam.2 of the state directory back from a backup; without them remove both: this host then waits a minute for others to say what they hold of its addresses", err)
 	case errors.As(err, &refusal):

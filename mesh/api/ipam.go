@@ -159,6 +159,7 @@ type LeaveRequest struct {
 type RemoveRequest struct {
 	Host  string `json:"host"` // nickname or name
 	Force bool   `json:"force,omitempty"`
+	Check bool   `json:"check,omitempty"` // only say whether there is such a host to remove
 }
 
 // Moved is how much changed hands.

@@ -117,7 +117,7 @@ func parseAllowMAC(s string) (text, error) {
 // parseService refuses what is no service; the daemon says so in the same words.
 func parseService(s string) (text, error) {
 	if err := mesh.CheckService(s); err != nil {
-		return "", err
+		return "", errors.New(strings.TrimPrefix(err.Error(), fmt.Sprintf("dns: service %q: ", s)))
 	}
 	return text(s), nil
 }

@@ -380,10 +380,15 @@ func TestCommandsAskTheDaemon(t *testing.T) {
 		t.Errorf("reset answered with no: code %d, asked %+v, err %q", code, d.asked, errOut)
 	}
 	d = new(daemon)
-	if code, _, errOut := serve(t, d)("rmpeer", "vm3"); code != ExitFailed || len(d.asked) != 0 || !strings.Contains(errOut, "nothing was changed") {
+	if code, _, errOut := serve(t, d)("rmpeer", "vm3"); code != ExitFailed || !reflect.DeepEqual(d.asked, []any{api.RemoveRequest{Host: "vm3", Check: true}}) || !strings.Contains(errOut, "nothing was changed") {
 		t.Errorf("rmpeer answered with no: code %d, asked %+v, err %q", code, d.asked, errOut)
 	}
-	if code, out, _ := serve(t, d)("rmpeer", "no"); code != ExitOK || !reflect.DeepEqual(d.asked, []any{api.RemoveRequest{Host: "no"}}) || !strings.Contains(out, "4 blocks") {
+	d = &daemon{refusal: api.Errorf(api.CodeNotFound, "no host vm9 is known")}
+	if code, _, errOut := serve(t, d)("rmpeer", "vm9"); code != ExitFailed || len(d.asked) != 1 || errOut != "ripstop: no host vm9 is known\n" {
+		t.Errorf("rmpeer of nobody asks for the name: code %d, asked %+v, err %q", code, d.asked, errOut)
+	}
+	d = new(daemon)
+	if code, out, _ := serve(t, d)("rmpeer", "no"); code != ExitOK || !reflect.DeepEqual(d.asked, []any{api.RemoveRequest{Host: "no", Check: true}, api.RemoveRequest{Host: "no"}}) || !strings.Contains(out, "4 blocks") {
 		t.Errorf("rmpeer answered with the name: code %d, asked %+v, out %q", code, d.asked, out)
 	}
 	d = new(daemon)

@@ -242,13 +242,16 @@ Examples:
 				if err := noArguments(args[1:]); err != nil {
 					return err
 				}
+				client := in.client()
+				defer client.Close()
 				if !yes {
+					if _, err := client.Remove(ctx, api.RemoveRequest{Host: args[0], Check: true}); err != nil {
+						return err
+					}
 					if err := confirm(in, args[0]); err != nil {
 						return err
 					}
 				}
-				client := in.client()
-				defer client.Close()
 				moved, err := client.Remove(ctx, api.RemoveRequest{Host: args[0], Force: force})
 				if err != nil {
 					return err
@@ -268,7 +271,10 @@ func confirm(in *invocation, word string) error {
 	fmt.Fprintf(in.Err, "%s is destroyed and will never come back? Type its name again: ", word)
 	line, err := bufio.NewReader(io.LimitReader(in.In, 1024)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) || strings.TrimSpace(line) != word {
-		return errors.New("nothing was changed")
+		if err != nil {
+			fmt.Fprintln(in.Err)
+		}
+		return errors.New("nothing was changed (--yes says it without being asked)")
 	}
 	return nil
 }

@@ -272,7 +272,7 @@ func (v view) summary() string {
 	}
 	row("endpoints", "%s", endpoints)
 	if s.IPAM != nil {
-		row("addresses", "%s, %s", s.IPAM.Range, ipamCounts(*s.IPAM))
+		row("addresses", "%s; here %s", s.IPAM.Range, ipamCounts(*s.IPAM))
 	}
 	if drops := v.drops(); drops != "" {
 		row("dropped", "%s", drops)

@@ -3,6 +3,7 @@ package ipam
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -163,7 +164,8 @@ func (m *Machine) otherRange(host crypto.Name, prefix netip.Prefix) {
 	key := sha256.Sum256(putPrefix([]byte("range"), prefix))
 	if !m.refused[key] {
 		m.refused[key] = true
-		m.event(EventRange, host, netip.Addr{}, "%v numbers the range %v, this host %v: start all with one range", host, prefix, m.lay.prefix)
+		m.strange = fmt.Sprintf("%v numbers the range %v, this host %v: start all with one --ipalloc-range", host, prefix, m.lay.prefix)
+		m.event(EventRange, host, netip.Addr{}, "%s", m.strange)
 	}
 }
 

@@ -271,7 +271,7 @@ func (m *Machine) onRefused(from crypto.Name, r *reader) error {
 		}
 		at := slices.IndexFunc(m.pendings, func(p *pending) bool { return p.claim == f.claim && p.req.Addr == f.addr })
 		if at >= 0 {
-			m.refuse(m.pendings[at], fail(CauseInUse, "%v is in use on %v by %q", f.addr, f.holder, f.id))
+			m.refuse(m.pendings[at], fail(CauseInUse, "%v is in use on %v%s", f.addr, f.holder, by(f.id)))
 			m.pendings = slices.Delete(m.pendings, at, at+1)
 		}
 	}

@@ -166,6 +166,7 @@ type Machine struct {
 	statements map[crypto.Name]*statement
 	genesis    *genesis
 	refused    map[hash]bool // geneses whose meeting was reported
+	strange    string        // who numbers another range, as was reported last
 	met        *genesis      // the last one that could be adopted
 	registers  map[uint32]*register
 	takeovers  map[hash]*takeover // by root, as long as a chain needs them

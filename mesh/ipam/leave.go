@@ -62,8 +62,10 @@ func (m *Machine) Leave(now time.Time, deadline time.Duration) uint64 {
 		m.answers = append(m.answers, Answer{Request: p.id})
 	case m.leaving != nil:
 		m.refuse(p, fail(CauseRefused, "this host is leaving already"))
+	case used == 1:
+		m.refuse(p, fail(CauseRefused, "%v is in use here%s: detach or release it first", example, by(m.entries[example].id)))
 	case used > 0:
-		m.refuse(p, fail(CauseRefused, "%d addresses are in use here, among them %v by %q: detach and release first", used, example, m.entries[example].id))
+		m.refuse(p, fail(CauseRefused, "%d addresses are in use here, among them %v%s: detach and release first", used, example, by(m.entries[example].id)))
 	case m.genesis == nil || len(m.own) == 0:
 		m.left = true
 		m.answers = append(m.answers, Answer{Request: p.id})

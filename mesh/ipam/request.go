@@ -209,7 +209,7 @@ func (m *Machine) serveClaim(p *pending) bool {
 		if e.kind == kindHeld {
 			who = e.holder.String()
 		}
-		m.refuse(p, fail(CauseInUse, "%v is in use on %s by %q", r.Addr, who, e.id))
+		m.refuse(p, fail(CauseInUse, "%v is in use on %s%s", r.Addr, who, by(e.id)))
 		return true
 	}
 	if host, there := m.cfg.Elsewhere(r.Addr); there && host != m.self && m.reachable[host] {
@@ -282,7 +282,7 @@ func (m *Machine) Release(now time.Time, id string, a netip.Addr) uint64 {
 		}
 	}
 	if n == 0 {
-		m.refusals = append(m.refusals, Answer{Request: m.requests, Err: fail(CauseUnknown, "%q has no such address here", id)})
+		m.refusals = append(m.refusals, Answer{Request: m.requests, Err: fail(CauseUnknown, "%q was given no such address here by `ripstop ipam`: `ripstop status ipam` lists what is in use; what is attached gives its own back by `ripstop detach`", id)})
 	} else {
 		m.answers = append(m.answers, Answer{Request: m.requests, Count: n})
 	}
@@ -346,6 +346,9 @@ func (m *Machine) reason(p *pending) error {
 		if lacks == "" {
 			lacks = "the signatures of all founders"
 		}
+		if m.strange != "" {
+			return fail(CauseNoMap, "there is no address map yet: %s", m.strange)
+		}
 		return fail(CauseNoMap, "there is no address map yet: %v waits for %s; if that will not come, run `ripstop ipam start` on one host", m.self, lacks)
 	}
 	if err := m.granting(); err != nil {
@@ -363,6 +366,14 @@ func (m *Machine) reason(p *pending) error {
 		return fail(CauseStarting, "this host's address table was lost: it waits %v for others to say what they hold of its addresses", m.recover.Sub(m.now).Round(time.Second))
 	}
 	return m.fullReason(p)
+}
+
+// by says what an address is for, where that is known.
+func by(id string) string {
+	if id == "" {
+		return ""
+	}
+	return fmt.Sprintf(" by %q", id)
 }
 
 func (m *Machine) waits(b uint32) time.Duration {

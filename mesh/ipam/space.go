@@ -203,7 +203,7 @@ func (m *Machine) expireRests() {
 func (m *Machine) granting() error {
 	switch {
 	case m.left:
-		return fail(CauseLeft, "this host has left the network and gave its blocks away")
+		return fail(CauseLeft, "this host has left the network and gave its blocks away: `ripstop reset`, then `ripstop up`, makes a new host of it")
 	case m.cloned != 0:
 		return fail(CauseClone, "another machine runs with this host's identity (run %v): stop one of them, and give it a state directory of its own", m.cloned)
 	case m.planted(bugGrantBeforeList):

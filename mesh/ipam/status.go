@@ -3,6 +3,7 @@ package ipam
 import (
 	"encoding/hex"
 	"net/netip"
+	"strings"
 
 	"ripstop/crypto"
 )
@@ -67,10 +68,10 @@ func (m *Machine) Status() Status {
 		}
 	}
 	if err := m.granting(); err != nil {
-		s.Waiting = err.Error()
+		s.Waiting = strings.TrimPrefix(err.Error(), "ipam: ")
 	}
 	if m.genesis == nil {
-		s.Waiting = m.reason(&pending{}).Error()
+		s.Waiting = strings.TrimPrefix(m.reason(&pending{}).Error(), "ipam: ")
 		return s
 	}
 	s.Map = hex.EncodeToString(m.genesis.hash[:4])

@@ -53,7 +53,7 @@ func (m *Machine) Remove(now time.Time, victim crypto.Name, force bool) uint64 {
 	case m.granting() != nil:
 		m.refuse(p, m.granting())
 	case m.silence(victim) < silentFor:
-		m.refuse(p, fail(CauseRefused, "%v was heard %v ago, and may only be removed after %v of silence", victim, m.silence(victim).Round(time.Second), silentFor))
+		m.refuse(p, fail(CauseRefused, "%v was heard %v ago, and may only be removed after %v of silence: while it runs, `ripstop leave` on it hands its blocks over", victim, m.silence(victim).Round(time.Second), silentFor))
 	case n == 0:
 		m.answers = append(m.answers, Answer{Request: p.id})
 	case len(m.reachable) == 0 && !force:
