@@ -73,7 +73,7 @@ type search struct {
 	err    error
 	at     int
 	ends   int
-	last   bool     // the deepest round: its ends are settled
+	depth  int      // of this round
 	old    [][]byte // disks at the beginning
 	hooks  *hooks
 	random *rand.Rand
@@ -390,7 +390,7 @@ func (s *search) explore(x *situation, depth int) {
 	s.seen[h] = depth + 1
 	s.at++
 	if depth == 0 {
-		if s.last {
+		if s.depth == s.sc.depth { // the deepest round: its ends are settled
 			x = x.copy()
 			x.own(0, 1, 2)
 			s.settle(x)
@@ -509,10 +509,12 @@ func (s *search) run() {
 	}
 	s.sc.begin(s, x)
 	s.old = slices.Clone(x.disks)
-	for d := s.sc.depth % 3; d <= s.sc.depth && s.err == nil && s.at < s.limit; d += 3 { // short histories first
-		s.last = d == s.sc.depth
+	for s.depth = s.sc.depth % 3; ; s.depth += 3 { // short histories first
 		y := x.copy()
 		y.own(0, 1, 2)
-		s.explore(y, d)
+		s.explore(y, s.depth)
+		if s.depth == s.sc.depth || s.err != nil || s.at >= s.limit {
+			break
+		}
 	}
 }
