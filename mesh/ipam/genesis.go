@@ -354,7 +354,7 @@ func (m *Machine) change(from crypto.Name, g *genesis) {
 	}
 	m.forgetMap()
 	m.found(&genesis{prefix: g.prefix, founders: g.founders, sigs: g.sigs, hash: g.hash, granted: g.granted}, false)
-	m.reclaim(nil)
+	m.reclaim()
 }
 
 // inUse counts addresses that workloads have by this host's word.

@@ -142,7 +142,7 @@ func (m *Machine) meetSelf(h *hint) {
 			m.set(a, &n)
 		}
 	}
-	m.reclaim(nil)
+	m.reclaim()
 }
 
 // lostState counts all of this host's addresses as used until others have had

@@ -43,16 +43,24 @@ func (m *Machine) sendClaim(to crypto.Name, live bool, list []holding) {
 	}
 }
 
-// reclaim makes this host ask again for all that it holds of others, or only in one block.
-func (m *Machine) reclaim(block *uint32) {
-	for a, e := range m.entries {
-		if e.kind != kindForeign && e.kind != kindReturning {
-			continue
-		}
-		if b, _ := m.lay.block(a); block == nil || b == *block {
-			e.confirmed, e.asked = false, time.Time{}
-			m.nextClaim = m.now
-		}
+// reclaim makes this host ask again for all that it holds of others.
+func (m *Machine) reclaim() {
+	for _, e := range m.entries {
+		m.reclaimOne(e)
+	}
+}
+
+// reclaimBlock makes this host ask again for what it holds in one block.
+func (m *Machine) reclaimBlock(b uint32) {
+	for i := range m.lay.size {
+		m.reclaimOne(m.entries[m.lay.addr(b*m.lay.size+i)])
+	}
+}
+
+func (m *Machine) reclaimOne(e *entry) {
+	if e != nil && (e.kind == kindForeign || e.kind == kindReturning) {
+		e.confirmed, e.asked = false, time.Time{}
+		m.nextClaim = m.now
 	}
 }
 

@@ -135,7 +135,7 @@ func (m *Machine) moved(b uint32, was, is crypto.Name) {
 		m.touch(saveKey{kind: saveOffer, n: b})
 	}
 	if was != is {
-		m.reclaim(&b)
+		m.reclaimBlock(b)
 	}
 }
 
