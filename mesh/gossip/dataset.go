@@ -11,6 +11,8 @@ const (
 	maxDatasetName = 32
 	// MaxDelta is the longest Delta, digest or news of a Dataset in bytes.
 	MaxDelta = 48 << 10
+
+	fullDelta = MaxDelta / 2 // a longer one may have left out what had no room
 )
 
 // Dataset is a set of registers that is merged by its own rules, beside the
@@ -39,7 +41,8 @@ type dataSlot struct {
 	digest []byte // the neighbour's: answer it with a delta
 }
 
-// Announce spreads news of a data set that this host itself made.
+// Announce spreads news of a data set that this host itself made, or that Merge took
+// and kept back until now.
 func (s *State) Announce(now time.Time, dataset string, news []byte) error {
 	s.at(now)
 	if s.datasets[dataset] == nil {
@@ -49,7 +52,18 @@ func (s *State) Announce(now time.Time, dataset string, news []byte) error {
 		return fmt.Errorf("gossip: announce %s: %d bytes, at most %d", dataset, len(news), MaxDelta)
 	}
 	s.spreadData(dataset, news, crypto.Name{})
+	s.askMore(dataset)
 	return nil
+}
+
+// askMore sends our digest to whom a full delta came from, now that something new was
+// taken: so much that has changed crosses at once, not one delta a round, and who
+// repeats itself is not asked.
+func (s *State) askMore(dataset string) {
+	if n := s.neighbours[s.more[dataset]]; n != nil {
+		s.dataSlot(n, dataset).tell = true
+	}
+	delete(s.more, dataset)
 }
 
 // spreadData puts news into the slots of some neighbours.
@@ -97,8 +111,12 @@ func (s *State) stepData(n *neighbour, b []byte) error {
 	}
 	if flags == dataDelta {
 		news, err := d.Merge(s.now, n.name, r.b)
+		if err == nil && len(r.b) > fullDelta {
+			s.more[name] = n.name
+		}
 		if len(news) > 0 && len(news) <= MaxDelta {
 			s.spreadData(name, news, n.name)
+			s.askMore(name)
 		}
 		return err
 	}

@@ -106,3 +106,88 @@ func TestDataset(t *testing.T) {
 		t.Error("news of an unknown data set was taken")
 	}
 }
+
+// pages is a data set of long pages, of which one fits into a delta.
+type pages struct {
+	have  [24]bool
+	later func(news []byte) // takes news that is told when it is saved; nil: at once
+}
+
+func (p *pages) Name() string { return "pages" }
+
+func (p *pages) Merge(now time.Time, from crypto.Name, delta []byte) ([]byte, error) {
+	if len(delta) != 40<<10 || p.have[delta[0]] {
+		return nil, nil
+	}
+	p.have[delta[0]] = true
+	if p.later != nil {
+		p.later(delta)
+		return nil, nil
+	}
+	return delta, nil
+}
+
+func (p *pages) Delta(digest []byte) []byte {
+	for i, have := range p.have {
+		if have && digest[i] == 0 {
+			return append([]byte{byte(i)}, make([]byte, 40<<10-1)...)
+		}
+	}
+	return nil
+}
+
+func (p *pages) Digest() []byte {
+	b := make([]byte, len(p.have))
+	for i, have := range p.have {
+		if have {
+			b[i] = 1
+		}
+	}
+	return b
+}
+
+// TestManyDeltas: what takes many deltas crosses a line of hosts without waiting for a
+// round of anti-entropy for each, whether news is told at once or when it is saved;
+// and a neighbour that only repeats itself is not asked again.
+func TestManyDeltas(t *testing.T) {
+	for _, saves := range []bool{false, true} {
+		w := newWorld(t, 4)
+		var sets [3]*pages
+		for i := range sets {
+			sets[i] = new(pages)
+			w.cfg.Datasets = []Dataset{sets[i]}
+			h := w.add(fmt.Sprintf("h%d", i), false)
+			if saves {
+				sets[i].later = func(news []byte) {
+					w.after(10*time.Millisecond, func() {
+						if err := h.Announce(w.now, "pages", news); err != nil {
+							t.Error(err)
+						}
+						h.act()
+					})
+				}
+			}
+		}
+		for i := range sets[0].have {
+			sets[0].have[i] = true
+		}
+		w.connect(w.hosts[0], w.hosts[1])
+		w.connect(w.hosts[1], w.hosts[2])
+		w.run(4 * time.Second)
+		if sets[2].have != sets[0].have {
+			t.Errorf("saves %v: after 4 s h2 has %v", saves, sets[2].have)
+		}
+		before := w.bytes
+		h1 := w.hosts[1]
+		m, at := openSection([]byte{format}, sectionData)
+		m = append(appendText(append(m, dataDelta), "pages"), make([]byte, 40<<10)...)
+		closeSection(m, at)
+		if err := h1.Step(w.now, w.hosts[0].id.Name(), m); err != nil {
+			t.Error(err)
+		}
+		h1.act()
+		if w.bytes != before {
+			t.Errorf("saves %v: what was known is answered by %d bytes", saves, w.bytes-before)
+		}
+	}
+}
