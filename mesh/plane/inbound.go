@@ -39,6 +39,7 @@ type inbound struct {
 	snapshot  *Snapshot
 	now       int64
 	msgs      []transport.Message
+	batch     []datagramIn  // of msgs
 	writes    [][]tun.Frame // by device queue
 	assembler assembler
 	joiner    offload.Joiner
@@ -66,18 +67,8 @@ func (p *Plane) newInbound(batch int) *inbound {
 // turn handles the first n datagrams received.
 func (in *inbound) turn(n int) {
 	in.begin()
-	for i := range in.msgs[:n] {
-		m := &in.msgs[i]
-		from := arrival{remote: m.Remote}
-		if m.Segment == 0 {
-			in.handle(m.Bytes(), from)
-			continue
-		}
-		for train := m.Bytes(); len(train) > 0; {
-			size := min(m.Segment, len(train))
-			in.handle(train[:size], from)
-			train = train[size:]
-		}
+	for _, d := range in.inOrder(in.msgs[:n]) {
+		in.handle(d.b, arrival{remote: in.msgs[d.message].Remote})
 	}
 	in.finish()
 }

@@ -28,7 +28,7 @@
 // buffer and its frames are written from there: those of one train by one gathering
 // write, in which a checksum is neither computed nor verified.
 //
-// Read worker.go, outbound.go and inbound.go first, then sender.go (trains, relay headers),
+// Read worker.go, outbound.go, order.go and inbound.go first, then sender.go (trains, relay headers),
 // fragment.go (frames longer than their path carries) and snapshot.go.
 package plane
 
