@@ -136,10 +136,18 @@ func (m *Machine) askShareAgain() {
 	m.postAsk(p, p.last, 1)
 }
 
+// insist is how many donors are asked for a whole block, and no single address, where
+// the address is to be kept for its name: only an owner can keep one.
+const insist = 8
+
 // postAsk asks a donor, under the number that p has.
 func (m *Machine) postAsk(p *pending, to crypto.Name, want int) {
+	claim := p.claim
+	if p.req.Sticky && p.turn <= min(len(m.reachable), insist) {
+		claim = 0
+	}
 	b := m.message(msgAsk)
-	b = put64(put64(b, p.ask), p.claim)
+	b = put64(put64(b, p.ask), claim)
 	b = put16(b, want)
 	m.post(to, putPrefix(b, p.req.Subnet))
 }

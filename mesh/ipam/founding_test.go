@@ -122,3 +122,99 @@ func TestShareWhoseAnswerIsLost(t *testing.T) {
 		t.Errorf("%d blocks were given, %d are there", given, len(b.own))
 	}
 }
+
+// TestStickyWantsABlock: an address that is to be kept is not borrowed from a host that
+// has no whole block, while another one has.
+func TestStickyWantsABlock(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		var ms [3]*Machine
+		for i := range ms {
+			m, err := New(realConfig(i, "10.32.0.0/16"), simEpoch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Listed(simEpoch, nil)
+			ms[i] = m
+		}
+		a, r, b := ms[0], ms[1], ms[2]
+		if err := a.Start(a.now); err != nil {
+			t.Fatal(err)
+		}
+		settleOne(t, a, new([]byte))
+		names := make(map[crypto.Name]*Machine)
+		for _, m := range ms {
+			names[m.self] = m
+			for _, o := range ms {
+				m.Known(o.cfg.Identity.Public())
+			}
+		}
+		now := a.now
+		answers := make(map[*Machine][]Answer)
+		run := func(hosts ...*Machine) {
+			for range 30 {
+				now = now.Add(300 * time.Millisecond)
+				for _, m := range hosts {
+					m.Tick(now)
+					for r := m.Ready(now); !r.Empty(); r = m.Ready(now) {
+						m.Done(now, nil)
+						answers[m] = append(append(answers[m], r.Refusals...), r.Answers...)
+						for _, s := range r.Send {
+							if err := names[s.To].Step(now, m.self, s.Bytes); err != nil {
+								t.Fatal(err)
+							}
+						}
+					}
+				}
+			}
+		}
+		hear := func(m, from *Machine) {
+			for delta := from.Delta(m.Digest()); len(delta) > 0; delta = from.Delta(m.Digest()) {
+				before := m.stats
+				if _, err := m.Merge(now, from.self, delta); err != nil {
+					t.Fatal(err)
+				}
+				settleOne(t, m, new([]byte))
+				if before == m.stats {
+					return
+				}
+			}
+		}
+		// r uses an address of each of its blocks.
+		hear(r, a)
+		a.Peers(now, []crypto.Name{r.self}, []crypto.Name{r.self})
+		r.Peers(now, []crypto.Name{a.self}, []crypto.Name{a.self})
+		r.Allocate(now, Request{ID: "vm"})
+		run(a, r)
+		if len(r.own) == 0 {
+			t.Fatal("r has no block")
+		}
+		for _, n := range r.ownOrder {
+			if r.own[n].busy == 0 {
+				r.set(r.lay.addr(n*r.lay.size), &entry{kind: kindUsed, bits: 16, id: "other"})
+			}
+		}
+		// b has heard only of r that there is something free.
+		hear(b, r)
+		hosts := []*Machine{r, b}
+		reach := []crypto.Name{r.self}
+		if !alone {
+			hosts, reach = []*Machine{a, r, b}, append(reach, a.self)
+			a.Peers(now, []crypto.Name{b.self, r.self}, []crypto.Name{b.self, r.self})
+		}
+		r.Peers(now, []crypto.Name{b.self}, []crypto.Name{b.self})
+		b.Peers(now, reach, reach)
+		b.Allocate(now, Request{ID: "web", Sticky: true})
+		run(hosts...)
+		got := answers[b]
+		if len(got) != 1 || got[0].Err != nil {
+			t.Fatalf("alone %v: answers %+v", alone, got)
+		}
+		want := kindUsed
+		if alone {
+			want = kindForeign // better than none
+		}
+		if e := b.entries[got[0].Addr.Addr()]; e.kind != want {
+			t.Errorf("alone %v: an address of kind %v, want %v", alone, e.kind, want)
+		}
+	}
+}
