@@ -33,6 +33,7 @@ func (m *Machine) Name() string { return datasetName }
 // Ready; so nothing is ever returned to be passed on.
 func (m *Machine) Merge(now time.Time, from crypto.Name, delta []byte) ([]byte, error) {
 	m.at(now)
+	m.sweepKeys()
 	r := &reader{b: delta}
 	if v := r.u8(); r.err == nil && v != deltaVersion {
 		m.stats.Malformed++

@@ -14,6 +14,7 @@ import (
 
 const (
 	maxFounders = 256
+	maxReported = 64  // geneses and ranges of others that are told of in one run
 	maxMissing  = 256 // bytes of the text about targets that were never reached
 
 	statementLabel = "ripstop ipam statement v1"
@@ -162,7 +163,7 @@ func (m *Machine) mergeOwn(s *statement) {
 // otherRange tells once that somebody numbers another range.
 func (m *Machine) otherRange(host crypto.Name, prefix netip.Prefix) {
 	key := sha256.Sum256(putPrefix([]byte("range"), prefix))
-	if !m.refused[key] {
+	if !m.refused[key] && len(m.refused) < maxReported {
 		m.refused[key] = true
 		m.strange = fmt.Sprintf("%v numbers the range %v, this host %v: start all with one --ipalloc-range", host, prefix, m.lay.prefix)
 		m.event(EventRange, host, netip.Addr{}, "%s", m.strange)
@@ -321,7 +322,7 @@ func (m *Machine) mergeGenesis(from crypto.Name, g *genesis) {
 	switch {
 	case mine && g.granted:
 		m.met = g
-		if !m.refused[g.hash] {
+		if !m.refused[g.hash] && len(m.refused) < maxReported {
 			m.refused[g.hash] = true
 			m.event(EventMeeting, from, netip.Addr{},
 				"%v belongs to another address map (%x…, this one is %x…) and both have given out addresses: both go on; decide for one and run `ripstop ipam adopt` on the hosts of the other", from, g.hash[:4], m.genesis.hash[:4])

@@ -34,7 +34,7 @@
 // for one goroutine. Times are compared with each other only.
 //
 // Read layout.go and chain.go first, then register.go, genesis.go, space.go,
-// request.go, donate.go, hold.go, leave.go, takeover.go, hint.go; wire.go,
+// request.go, donate.go, hold.go, leave.go, takeover.go, hint.go; keys.go, wire.go,
 // message.go, bundle.go, dataset.go and save.go are forms.
 package ipam
 
@@ -160,12 +160,14 @@ type Machine struct {
 	start time.Time
 	stats Stats
 
-	keys map[crypto.Name]crypto.PublicKeys
+	keys      map[crypto.Name]crypto.PublicKeys
+	known     map[crypto.Name]bool // whose keys Known told
+	keysLimit int                  // how many keys there may be before sweepKeys
 
 	// The map.
 	statements map[crypto.Name]*statement
 	genesis    *genesis
-	refused    map[hash]bool // geneses whose meeting was reported
+	refused    map[hash]bool // geneses and ranges whose meeting was reported, maxReported at the most
 	strange    string        // who numbers another range, as was reported last
 	met        *genesis      // the last one that could be adopted
 	registers  map[uint32]*register
@@ -260,6 +262,8 @@ func newMachine(cfg Config, h *hooks, now time.Time) (*Machine, error) {
 	m := &Machine{
 		cfg: cfg, hooks: h, self: cfg.Identity.Name(), lay: lay, now: now, start: now,
 		keys:       map[crypto.Name]crypto.PublicKeys{cfg.Identity.Name(): cfg.Identity.Public()},
+		known:      make(map[crypto.Name]bool),
+		keysLimit:  maxKeys,
 		statements: make(map[crypto.Name]*statement),
 		refused:    make(map[hash]bool),
 		registers:  make(map[uint32]*register),
@@ -326,16 +330,6 @@ func (m *Machine) silence(host crypto.Name) time.Duration {
 		last = t
 	}
 	return m.now.Sub(last)
-}
-
-// Known tells the keys that a name stands for; a host's records are believed only then.
-func (m *Machine) Known(keys crypto.PublicKeys) { m.know(keys) }
-
-func (m *Machine) know(keys crypto.PublicKeys) {
-	n := keys.Name()
-	if _, ok := m.keys[n]; !ok {
-		m.keys[n] = keys
-	}
 }
 
 // Tick does what time alone brings.

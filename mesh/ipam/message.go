@@ -70,6 +70,7 @@ func (m *Machine) post(to crypto.Name, b []byte) {
 // it is counted, and means nothing else.
 func (m *Machine) Step(now time.Time, from crypto.Name, b []byte) error {
 	m.at(now)
+	m.sweepKeys()
 	r := &reader{b: b}
 	if v := r.u8(); r.err == nil && v != messageVersion {
 		m.stats.Malformed++
