@@ -49,6 +49,7 @@ var allowed = map[string][]string{
 // inTests says what the tests of a package may import besides: what stands beside
 // it in the product, so that they run with the real one.
 var inTests = map[string][]string{
+	"mesh":       {"mesh/store/storetest"},
 	"mesh/ipam":  {"mesh/gossip", "mesh/store", "mesh/store/storetest"},
 	"mesh/store": {"mesh/store/storetest"},
 }
