@@ -256,6 +256,12 @@ func TestResolverFile(t *testing.T) {
 		t.Errorf("a namespace without files: %+v, %v", r, err)
 	}
 	s.run("a", "attach", netns, "--address", "10.32.0.1/24") // nothing is left of the try
+	s.run("a", "detach", netns)
+	s.run("a", "attach", netns, "--address", "10.32.0.1/24", "--dns")
+	s.run("a", "reset", "--yes")
+	if got, err := os.ReadFile(sh.file); err != nil || string(got) != old {
+		t.Errorf("after reset the file holds %q, %v", got, err)
+	}
 }
 
 // upstreamAt answers every question in a place with one text, over UDP and TCP.

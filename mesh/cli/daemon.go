@@ -14,6 +14,7 @@ import (
 
 	"ripstop/mesh"
 	"ripstop/mesh/api"
+	"ripstop/tun/attach"
 )
 
 // stopTimeout is how long stop and reset wait for the daemon's end.
@@ -97,8 +98,8 @@ func pause(ctx context.Context, d time.Duration) {
 func resetCommand() command {
 	return command{
 		name: "reset", args: "[flags]", short: "remove everything of ripstop from this host", client: true, text: `
-Ends the daemon if it runs, takes every container off the network, removes bridge, rules and the
-state directory: the host's name, its secret, and the network's admin key if it is here. Where no
+Ends the daemon if it runs, takes every container off the network, puts back the resolver files that
+attach --dns wrote (of containers that a running daemon has), removes bridge, rules and the state directory: the host's name, its secret, and the network's admin key if it is here. Where no
 daemon runs, --state and --bridge say what to remove. It asks first, unless --yes is given.
 
 Examples:
@@ -122,6 +123,7 @@ Examples:
 						return errors.New("nothing was removed")
 					}
 				}
+				places := attachedPlaces(ctx, in)
 				err := end(ctx, in, (*api.Client).Reset)
 				if errors.Is(err, api.ErrUnreachable) {
 					cfg.Socket, cfg.Log = in.socket, slog.New(slog.NewTextHandler(in.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -133,8 +135,29 @@ Examples:
 				if err != nil {
 					return err
 				}
+				for _, netns := range places {
+					if err := attach.RestoreResolver(attach.Plan{Netns: netns}); err != nil && !errors.Is(err, attach.ErrNoFiles) {
+						return fmt.Errorf("all is removed, but an old resolver file is not back: %w", err)
+					}
+				}
 				return in.done()
 			}
 		},
 	}
+}
+
+// attachedPlaces are the namespaces that are attached here, as far as a daemon says.
+func attachedPlaces(ctx context.Context, in *invocation) (places []string) {
+	client := in.client()
+	defer client.Close()
+	s, err := client.Status(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, e := range s.Endpoints {
+		if e.Netns != "" {
+			places = append(places, e.Netns)
+		}
+	}
+	return places
 }

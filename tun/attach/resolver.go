@@ -75,6 +75,9 @@ func RestoreResolver(plan Plan) error {
 		defer root.Close()
 		err = restoreResolver(root, path)
 	}
+	if name, ok := namespaceName(plan.Netns); ok && err == nil {
+		os.Remove(filepath.Join(netnsEtc, name)) // made by WriteResolver; it stays while something is in it
+	}
 	if err != nil {
 		return fmt.Errorf("attach: resolver file of %s: %w", plan.Netns, err)
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"ripstop/tun/tuntest"
 )
 
 var testResolver = Resolver{Servers: []netip.Addr{netip.MustParseAddr("169.254.83.53")}, Search: []string{"ripstop.internal", "example.org"}}
@@ -190,5 +192,29 @@ func TestFilesOf(t *testing.T) {
 	}
 	if err := RestoreResolver(Plan{Netns: "pid:999999999"}); err != nil {
 		t.Errorf("a container that is gone: %v", err)
+	}
+}
+
+// TestNamedFilesGo: of a namespace with a name neither file nor directory stays, unless
+// somebody else has put something there.
+func TestNamedFilesGo(t *testing.T) {
+	tuntest.NeedRoot(t)
+	plan := Plan{Netns: "ripstop-test-" + strconv.Itoa(os.Getpid())}
+	dir := filepath.Join(netnsEtc, plan.Netns)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	for _, other := range []bool{false, true} {
+		if err := WriteResolver(plan, testResolver); err != nil {
+			t.Fatal(err)
+		}
+		if other {
+			put(t, filepath.Join(dir, "hosts"), "x")
+		}
+		if err := RestoreResolver(plan); err != nil {
+			t.Fatal(err)
+		}
+		left, err := os.ReadDir(dir)
+		if other && (err != nil || len(left) != 1) || !other && !os.IsNotExist(err) {
+			t.Errorf("with a file of another %v: %v are left, %v", other, left, err)
+		}
 	}
 }
