@@ -224,7 +224,7 @@ func (n *node) endpointOf(a *attachment) api.Endpoint {
 		Name: name, MAC: a.Plan.MAC, Addresses: a.Plan.Addresses,
 		Host: n.identity.Name().String(), HostNickname: n.cfg.Nickname,
 		State: api.EndpointHere, Claim: a.Claim,
-		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns,
+		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns, DNS: a.DNS,
 		AllowMAC: a.AllowMAC, AllowAddress: a.AllowAddress,
 	}
 }

@@ -164,6 +164,7 @@ type Endpoint struct {
 	Interface    string         `json:"interface,omitempty"`      // inside the namespace; known for those here
 	HostPort     string         `json:"host_interface,omitempty"` // on the bridge; known for those here
 	Netns        string         `json:"netns,omitempty"`
+	DNS          bool           `json:"dns,omitempty"`       // its resolver file was written
 	AllowMAC     []string       `json:"allow_mac,omitempty"` // opt-outs from the port rules
 	AllowAddress []string       `json:"allow_address,omitempty"`
 }

@@ -98,9 +98,10 @@ func pause(ctx context.Context, d time.Duration) {
 func resetCommand() command {
 	return command{
 		name: "reset", args: "[flags]", short: "remove everything of ripstop from this host", client: true, text: `
-Ends the daemon if it runs, takes every container off the network, puts back the resolver files that
-attach --dns wrote (of containers that a running daemon has), removes bridge, rules and the state directory: the host's name, its secret, and the network's admin key if it is here. Where no
-daemon runs, --state and --bridge say what to remove. It asks first, unless --yes is given.
+Ends the daemon if it runs, takes every container off the network, removes bridge, rules and the
+state directory: the host's name, its secret, and the network's admin key if it is here. Resolver files
+that attach --dns wrote are put back. Where no daemon runs they are not, and --state and --bridge say
+what to remove. It asks first, unless --yes is given.
 
 Examples:
   ripstop reset
@@ -123,7 +124,7 @@ Examples:
 						return errors.New("nothing was removed")
 					}
 				}
-				places := attachedPlaces(ctx, in)
+				places := writtenPlaces(ctx, in)
 				err := end(ctx, in, (*api.Client).Reset)
 				if errors.Is(err, api.ErrUnreachable) {
 					cfg.Socket, cfg.Log = in.socket, slog.New(slog.NewTextHandler(in.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -136,7 +137,7 @@ Examples:
 					return err
 				}
 				for _, netns := range places {
-					if err := attach.RestoreResolver(attach.Plan{Netns: netns}); err != nil && !errors.Is(err, attach.ErrNoFiles) {
+					if err := attach.RestoreResolver(attach.Plan{Netns: netns}); err != nil {
 						return fmt.Errorf("all is removed, but an old resolver file is not back: %w", err)
 					}
 				}
@@ -146,8 +147,8 @@ Examples:
 	}
 }
 
-// attachedPlaces are the namespaces that are attached here, as far as a daemon says.
-func attachedPlaces(ctx context.Context, in *invocation) (places []string) {
+// writtenPlaces are the namespaces whose resolver files were written, as far as a daemon says.
+func writtenPlaces(ctx context.Context, in *invocation) (places []string) {
 	client := in.client()
 	defer client.Close()
 	s, err := client.Status(ctx)
@@ -155,7 +156,7 @@ func attachedPlaces(ctx context.Context, in *invocation) (places []string) {
 		return nil
 	}
 	for _, e := range s.Endpoints {
-		if e.Netns != "" {
+		if e.DNS {
 			places = append(places, e.Netns)
 		}
 	}
