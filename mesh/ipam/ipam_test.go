@@ -293,7 +293,7 @@ func TestLastHostAndUnknownHost(t *testing.T) {
 	m, journal := one(t, realConfig(0, "10.32.0.0/16"))
 	allocate(t, m, journal, Request{ID: "x"})
 	for what, id := range map[string]uint64{
-		"detach and release first": m.Leave(m.now, 0),
+		"detach or release it first": m.Leave(m.now, 0),
 		"does not remove itself":   m.Remove(m.now, m.self, true),
 		"no host":                  m.Remove(m.now, crypto.Name{9}, false),
 	} {
