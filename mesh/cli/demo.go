@@ -97,7 +97,6 @@ var (
 
 const (
 	demoFirst, demoLast   = "a", "d"
-	demoCutA, demoCutB    = "b", "c"
 	demoContainersPerHost = 2
 
 	demoPings      = 5
@@ -112,6 +111,9 @@ type demo struct {
 	out   io.Writer // of the narration
 	lab   *lab.Lab
 	facts demoFacts
+	// middle is the second link of the way between the first host and the last, which is
+	// watched and cut: there are two, and which of them is taken their round trips say.
+	middle [2]string
 }
 
 func runDemo(ctx context.Context, in *invocation, keep bool) (err error) {
@@ -249,7 +251,7 @@ func (d *demo) lookAround() {
 	c, _ := d.container(demoFirst)
 	_, to := d.container(demoLast)
 	d.say("  nsenter %s--target %d --net=/proc/%d/root%s ping %s", user, pid, pid, c.Netns(), to)
-	d.say("\nLogs: %s/*/log. The link %s–%s is still cut.", dir, demoCutA, demoCutB)
+	d.say("\nLogs: %s/*/log. The link %s–%s is still cut.", dir, d.middle[0], d.middle[1])
 }
 
 // machineRoot reports whether this is root of the machine's own user namespace.

@@ -172,7 +172,8 @@ const demoMarker = "thirty-two bytes to be looked up"
 
 // ping pings from end to end and watches the middle link meanwhile.
 func (d *demo) ping(ctx context.Context) error {
-	watch, err := d.lab.Link(demoCutA, demoCutB).End(demoCutB).Capture()
+	d.middle = [2]string(d.facts.Way[1:3])
+	watch, err := d.lab.Link(d.middle[0], d.middle[1]).End(d.middle[1]).Capture()
 	if err != nil {
 		return err
 	}
@@ -199,9 +200,9 @@ func (d *demo) ping(ctx context.Context) error {
 	d.facts.Sealed.Frames = len(watch.Frames())
 	d.facts.Sealed.InClear = watch.Contains([]byte(demoMarker))
 	d.say("\nPing: %d of %d answered, %.2f ms on average, TTL %d: for the containers it is one Ethernet.", f.Answered, f.Sent, f.AverageMS, f.TTL)
-	d.say("On the link %s–%s %d frames went by meanwhile; %d of them showed the text that each ping carried.", demoCutA, demoCutB, d.facts.Sealed.Frames, d.facts.Sealed.InClear)
+	d.say("On the link %s–%s %d frames went by meanwhile; %d of them showed the text that each ping carried.", d.middle[0], d.middle[1], d.facts.Sealed.Frames, d.facts.Sealed.InClear)
 	if d.facts.Sealed.InClear > 0 {
-		return fmt.Errorf("%d frames crossed the link %s–%s in clear", d.facts.Sealed.InClear, demoCutA, demoCutB)
+		return fmt.Errorf("%d frames crossed the link %s–%s in clear", d.facts.Sealed.InClear, d.middle[0], d.middle[1])
 	}
 	return nil
 }
@@ -231,8 +232,8 @@ func (d *demo) cut(ctx context.Context) error {
 		return err
 	}
 	f := &d.facts.Cut
-	f.Link = demoCutA + "–" + demoCutB
 	way, err := d.cutUnder(ctx, flow)
+	f.Link = d.middle[0] + "–" + d.middle[1]
 	report := flow.Stop(200 * time.Millisecond)
 	if err != nil {
 		return err
@@ -249,7 +250,12 @@ func (d *demo) cutUnder(ctx context.Context, flow *lab.Flow) ([]string, error) {
 	if pause(ctx, 500*time.Millisecond); flow.Report().Received == 0 {
 		return nil, errors.New("no datagram of the stream arrived before the cut")
 	}
-	if err := d.lab.Link(demoCutA, demoCutB).Cut(); err != nil {
+	way, err := d.way(ctx, demoFirst, demoLast)
+	if err != nil {
+		return nil, err
+	}
+	d.middle = [2]string(way[1:3])
+	if err := d.lab.Link(d.middle[0], d.middle[1]).Cut(); err != nil {
 		return nil, err
 	}
 	deadline := time.Now().Add(demoReroute)
@@ -257,7 +263,7 @@ func (d *demo) cutUnder(ctx context.Context, flow *lab.Flow) ([]string, error) {
 	arrived := flow.Report().Received
 	for {
 		way, err := d.way(ctx, demoFirst, demoLast)
-		cut := err == nil && slices.ContainsFunc(pairs(way), func(p [2]string) bool { return p == [2]string{demoCutA, demoCutB} })
+		cut := err == nil && slices.ContainsFunc(pairs(way), func(p [2]string) bool { return p == d.middle })
 		if err == nil && !cut && flow.Report().Received > arrived {
 			pause(ctx, 300*time.Millisecond) // traffic on the new way
 			return way, ctx.Err()
