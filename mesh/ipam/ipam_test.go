@@ -294,8 +294,8 @@ func TestLastHostAndUnknownHost(t *testing.T) {
 	allocate(t, m, journal, Request{ID: "x"})
 	for what, id := range map[string]uint64{
 		"detach or release it first": m.Leave(m.now, 0),
-		"does not remove itself":   m.Remove(m.now, m.self, true),
-		"no host":                  m.Remove(m.now, crypto.Name{9}, false),
+		"does not remove itself":     m.Remove(m.now, m.self, true),
+		"no host":                    m.Remove(m.now, crypto.Name{9}, false),
 	} {
 		found := false
 		for _, a := range m.refusals {
