@@ -333,7 +333,10 @@ func questionEnd(b []byte) (int, bool) {
 		}
 		at += 1 + int(b[at])
 	}
-	if at += 5; at > len(b) {
+	if at++; at-headerLen > maxWireName {
+		return 0, false
+	}
+	if at += 4; at > len(b) {
 		return 0, false
 	}
 	return at, true

@@ -7,8 +7,9 @@ import (
 )
 
 const (
-	maxName  = 253 // characters of a whole name, without the last dot (RFC 1035 2.3.4)
-	maxLabel = 63
+	maxWireName = 255 // bytes of a name in a message (RFC 1035 2.3.4)
+	maxName     = 253 // characters of a whole name, without the last dot (RFC 1035 2.3.4)
+	maxLabel    = 63
 	// maxLabels bounds what a name costs: each that only has names below it is kept too.
 	maxLabels = 8
 	// maxDomain leaves room for a name, its host and a service in front of the domain.
