@@ -230,7 +230,7 @@ func TestAddressMisuse(t *testing.T) {
 		{"ipam claim gw 10.52.0.1", "outside the range"},
 		{"ipam claim gw 10.51.255.255/16", "broadcast"},
 		{"ipam allocate a1@rip", "names with @"},
-		{"ipam release nobody", "has no such address"},
+		{"ipam release nobody", "was given no such address"},
 		{"ipam start", "there is an address map already"},
 		{"ipam adopt", "no other address map was met"},
 		{"rmpeer nobody --yes", "no host nobody is known"},
