@@ -45,15 +45,16 @@ const MaxTrain = 65000
 func (m *Message) Bytes() []byte { return m.Buf[:m.N] }
 
 // Datagrams calls yield with each datagram of the message, the only one or those of a
-// train, until it returns false. Nothing is copied. An empty message has none.
+// train, until it returns false. Nothing is copied: each has those behind it in its
+// capacity, so that a train can be sent on as the one it is. An empty message has none.
 func (m *Message) Datagrams(yield func(b []byte) bool) {
 	size := m.N
 	if m.Segment > 0 {
 		size = m.Segment
 	}
-	for rest := m.Bytes(); len(rest) > 0; {
+	for rest := m.Buf[:m.N:m.N]; len(rest) > 0; {
 		n := min(size, len(rest))
-		if !yield(rest[:n:n]) {
+		if !yield(rest[:n]) {
 			return
 		}
 		rest = rest[n:]
