@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"syscall"
 	"unsafe"
 
@@ -14,6 +15,7 @@ import (
 type poller struct {
 	epoll  int
 	wake   int // eventfd(2)
+	kept   int // sleeps in which it keeps its processor
 	events [16]unix.EpollEvent
 	ready  [16]readiness
 }
@@ -38,6 +40,9 @@ func newPoller() (*poller, error) {
 		return nil, fmt.Errorf("plane: make eventfd: %w", err)
 	}
 	p := &poller{epoll: epoll, wake: wake}
+	if runtime.GOMAXPROCS(0) > 1 {
+		p.kept = keptSleeps // on a single one nothing else of this process could run
+	}
 	if err := p.watch(wake, wakeSource); err != nil {
 		p.close()
 		return nil, err
@@ -58,12 +63,32 @@ func (p *poller) watch(fd, source int) error {
 	return nil
 }
 
-// wait returns the sources that are ready, at least one; none when it was stopped. It
-// looks before it sleeps: a call that cannot sleep spares the scheduler's hand-over.
+// A poller that has just been served keeps its processor for a while: so many sleeps of
+// so many milliseconds, each ended early by what comes.
+const (
+	keptSleeps = 5
+	keptSleep  = 10
+)
+
+// wait returns the sources that are ready, at least one; none when it was stopped.
+//
+// It sleeps in two ways. At first Go's scheduler is not told and keeps for this thread
+// what it needs to go on, so that the thread which slept handles the event at once. Only
+// a longer rest is told: other goroutines may want the processor. A sleep that is told
+// costs the scheduler's watch over it and the way back, several times what a small
+// datagram costs. A sleeper that is not told is called by a signal when the scheduler or
+// the garbage collector needs it.
 func (p *poller) wait() ([]readiness, error) {
-	r, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), 0, 0, 0)
-	n := int(r)
-	if n == 0 || errno != 0 {
+	n := 0
+	for range p.kept {
+		r, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), keptSleep, 0, 0)
+		if errno == 0 && r > 0 {
+			n = int(r)
+			break
+		}
+		runtime.Gosched() // what has called gets its turn now, not in the midst of the next batch
+	}
+	if n == 0 {
 		var err error
 		if n, err = p.sleep(); err != nil {
 			return nil, fmt.Errorf("plane: wait: %w", err)

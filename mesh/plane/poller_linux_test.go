@@ -109,3 +109,45 @@ func TestPollerSleepsOverSignals(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestKeptProcessorIsGivenBack: while a poller sleeps without telling Go's scheduler, the
+// garbage collector, which stops all goroutines, does not wait for it to be woken.
+func TestKeptProcessorIsGivenBack(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	r, w := pipe(t)
+	p := newTestPoller(t, r)
+	if p.kept == 0 {
+		t.Fatal("with two processors it keeps none")
+	}
+	p.kept = 1 << 30 // it would never be told
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		_, err := p.wait()
+		done <- err
+	}()
+	collected := make(chan struct{})
+	go func() {
+		for range 20 {
+			runtime.GC()
+		}
+		close(collected)
+	}()
+	select {
+	case <-collected:
+	case <-time.After(patience):
+		t.Error("the collector waits")
+	}
+	w.Write([]byte{1})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSingleProcessorIsNotKept: it would be the only one.
+func TestSingleProcessorIsNotKept(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	if p := newTestPoller(t); p.kept != 0 {
+		t.Errorf("it is kept for %d sleeps", p.kept)
+	}
+}
