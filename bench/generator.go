@@ -274,16 +274,18 @@ func echo(cfg generatorConfig, ended *atomic.Bool, listening func()) error {
 	}
 	defer unix.Close(fd)
 	listening()
-	b := make([]byte, maxDatagram)
+	r := new(receiver)
 	for !ended.Load() {
-		n, from, err := unix.Recvfrom(fd, b, 0)
+		b, _, err := r.receive(fd, 0)
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("receive: %w", err)
 		}
-		unix.Sendto(fd, b[:n], 0, from) // what can't be sent is lost, as any other
+		if len(b) > 0 {
+			r.sendBack(fd, b) // what can't be sent is lost, as any other
+		}
 	}
 	return nil
 }

@@ -48,12 +48,9 @@ func (b *batch) receive(fd int) (int, error) {
 }
 
 func (b *batch) call(trap uintptr, fd, n, flags int) (int, error) {
-	done, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[0])), uintptr(n), uintptr(flags), 0, 0)
+	done, err := rawCall(trap, fd, uintptr(unsafe.Pointer(&b.headers[0])), uintptr(n), uintptr(flags), 0, 0)
 	runtime.KeepAlive(b)
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(done), nil
+	return done, err
 }
 
 // length is how many bytes of datagram i were received.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,12 +31,15 @@ type requests struct {
 	id     uint16      // of ICMP requests
 	sentAt []time.Time // by number, taken away when answered
 	result generatorResult
-	buffer [1 << 16]byte
+	buffer [icmpHeader + maxDatagram]byte // of what is sent
+	receiver
 }
 
 // request sends requests to an echo and measures round trips, each from just before
-// the sending to just after the receiving. With EveryNs they leave at fixed times,
-// without it each when the last was answered or given up.
+// the sending: of ICMP to when the kernel had the answer, as ping(8) does, so that this
+// program's own waking up, which takes as long as a bare round trip, is no part of it; of
+// UDP to just after the receiving. With EveryNs they leave at fixed times, without it each
+// when the last was answered or given up.
 func request(cfg generatorConfig) (generatorResult, error) {
 	q := &requests{cfg: cfg, icmp: cfg.Job == jobPing, id: uint16(os.Getpid())}
 	var err error
@@ -63,11 +67,33 @@ func icmpSocket(addr netip.Addr) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("ICMP socket: %w", err)
 	}
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: addr.As4()}); err != nil {
+	err = unix.Connect(fd, &unix.SockaddrInet4{Addr: addr.As4()})
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+	}
+	if err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("ICMP socket for %s: %w", addr, err)
 	}
 	return fd, nil
+}
+
+// arrived is the time of day at which the kernel had a packet, told in its control data
+// (socket(7), SO_TIMESTAMPNS); now if it is not told.
+func arrived(control []byte, now time.Time) time.Time {
+	for len(control) >= unix.SizeofCmsghdr {
+		c, data, rest, err := unix.ParseOneSocketControlMessage(control)
+		if err != nil {
+			return now
+		}
+		var at unix.Timespec
+		if c.Level == unix.SOL_SOCKET && c.Type == unix.SCM_TIMESTAMPNS && len(data) >= int(unsafe.Sizeof(at)) {
+			at = *(*unix.Timespec)(unsafe.Pointer(&data[0]))
+			return time.Unix(at.Unix())
+		}
+		control = rest
+	}
+	return now
 }
 
 // atFixedTimes sends Count requests, one every EveryNs, and waits for the last answers.
@@ -113,7 +139,7 @@ func (q *requests) send() error {
 		putHeader(b, q.cfg.Run, number)
 	}
 	q.sentAt = append(q.sentAt, time.Now())
-	err := unix.Sendto(q.fd, b, 0, nil)
+	err := sendOn(q.fd, b)
 	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ECONNREFUSED) {
 		q.result.Refused++ // it stays unanswered
 		err = nil
@@ -132,22 +158,19 @@ func (q *requests) receiveUntil(deadline time.Time, all bool) error {
 		if rest <= 0 {
 			return nil
 		}
-		ts := unix.NsecToTimespec(int64(rest))
-		n, err := unix.Ppoll([]unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}}, &ts, nil)
-		if errors.Is(err, unix.EINTR) || n == 0 {
+		if ready, err := readable(q.fd, rest); err != nil {
+			return fmt.Errorf("wait: %w", err)
+		} else if !ready {
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("wait: %w", err)
-		}
-		n, _, err = unix.Recvfrom(q.fd, q.buffer[:], unix.MSG_DONTWAIT)
+		packet, control, err := q.receive(q.fd, unix.MSG_DONTWAIT)
 		now := time.Now()
 		switch {
 		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNREFUSED):
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
 		default:
-			q.took(q.buffer[:n], now)
+			q.took(packet, arrived(control, now))
 		}
 	}
 	return nil
@@ -176,7 +199,8 @@ func (q *requests) took(b []byte, now time.Time) {
 		return // never sent, or answered already
 	}
 	q.result.Received++
-	q.result.Samples = append(q.result.Samples, uint32(min(now.Sub(q.sentAt[number]).Nanoseconds(), math.MaxUint32)))
+	trip := now.Sub(q.sentAt[number]).Nanoseconds()
+	q.result.Samples = append(q.result.Samples, uint32(min(max(trip, 0), math.MaxUint32)))
 	q.sentAt[number] = time.Time{}
 }
 
