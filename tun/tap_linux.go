@@ -221,11 +221,6 @@ func (q *tapQueue) ReadBatch(frames []Frame) (int, error) {
 
 // TryReadBatch implements Polled.
 func (q *tapQueue) TryReadBatch(frames []Frame) (int, error) {
-	for i := range frames {
-		if len(frames[i].Buf) < BufferSize {
-			return 0, fmt.Errorf("tun: read %s: frame buffer of %d bytes, %d needed", q.tap.name, len(frames[i].Buf), BufferSize)
-		}
-	}
 	q.readMu.Lock()
 	defer q.readMu.Unlock()
 	q.frames, q.n, q.err = frames, 0, nil
@@ -253,6 +248,10 @@ const readBytes = 256 << 10
 func (q *tapQueue) drain(fd uintptr) {
 	for bytes := 0; q.n < len(q.frames) && bytes < readBytes; {
 		f := &q.frames[q.n]
+		if len(f.Buf) < BufferSize {
+			q.err = fmt.Errorf("frame buffer of %d bytes, %d needed", len(f.Buf), BufferSize)
+			return
+		}
 		at := Headroom - q.header
 		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&f.Buf[at])), uintptr(q.header+MaxFrame))
 		switch {

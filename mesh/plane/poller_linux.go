@@ -75,9 +75,8 @@ const (
 // It sleeps in two ways. At first Go's scheduler is not told and keeps for this thread
 // what it needs to go on, so that the thread which slept handles the event at once. Only
 // a longer rest is told: other goroutines may want the processor. A sleep that is told
-// costs the scheduler's watch over it and the way back, several times what a small
-// datagram costs. A sleeper that is not told is called by a signal when the scheduler or
-// the garbage collector needs it.
+// costs the scheduler's watch over it and the way back. A sleeper that is not told is
+// called by a signal when the scheduler or the garbage collector needs it.
 func (p *poller) wait() ([]readiness, error) {
 	n := 0
 	for range p.kept {

@@ -320,3 +320,23 @@ func TestWorkerEnds(t *testing.T) {
 		ns.Close()
 	}
 }
+
+// TestAskGrows: a receiver is asked for a few messages, and for more while it has more.
+func TestAskGrows(t *testing.T) {
+	p := planeOf(fakeDevice{Device: tuntest.NewDevice(tuntest.Config{})}, fakeSocket{})
+	w := &worker{p: p, in: p.newInbound(socketBatch), ask: leastAsk}
+	var asked []int
+	give := 0
+	w.receivers = []transport.PolledReceiver{{Try: func(msgs []transport.Message) (int, error) {
+		asked = append(asked, len(msgs))
+		return min(give, len(msgs)), nil
+	}}}
+	for _, give = range []int{99, 99, 99, 99, 99, 10, 1, 0} {
+		if err := w.inbound(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := fmt.Sprint(asked), "[4 8 16 32 32 32 20 4]"; got != want {
+		t.Errorf("asked for %v messages, want %v", got, want)
+	}
+}

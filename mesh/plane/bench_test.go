@@ -1,0 +1,89 @@
+package plane
+
+import (
+	"testing"
+
+	"ripstop/transport"
+	"ripstop/tun"
+)
+
+// offloading is a sink that takes super-frames.
+type offloading struct{ *sink }
+
+func (d offloading) Queues() []tun.Queue { return []tun.Queue{d} }
+func (offloading) Capabilities() tun.Capabilities {
+	return tun.Capabilities{VirtioHeader: 10, Checksum: true, TCP: true, UDP: true}
+}
+
+// hand is a socket that keeps what is sent until it is handed to who receives it.
+type hand struct {
+	sinkSocket
+	msgs []transport.Message
+}
+
+func (h *hand) Send(msgs []transport.Message) int {
+	h.msgs = append(h.msgs, msgs...)
+	return len(msgs)
+}
+
+// to hands over what was sent, in one turn of the receiver.
+func (h *hand) to(in *inbound, from *host) {
+	for i := range h.msgs {
+		m, to := &h.msgs[i], &in.msgs[i]
+		to.N, to.Segment, to.Remote = copy(to.Buf, m.Bytes()), m.Segment, from.addr
+	}
+	n := len(h.msgs)
+	h.msgs = h.msgs[:0]
+	in.turn(n)
+}
+
+// BenchmarkSuperFrame: 64 KB of TCP from the sender's device to the receiver's, all that
+// the daemons do but for the kernel's part; over a relay, too.
+func BenchmarkSuperFrame(b *testing.B) {
+	for _, policy := range policies() {
+		for _, way := range []string{"direct", "relayed"} {
+			b.Run(way+"/"+policy.String(), func(b *testing.B) {
+				l := newLab(b, 3, policy)
+				from, relay, to := l.hosts[0], l.hosts[1], l.hosts[2]
+				wires := make([]*hand, len(l.hosts))
+				for i, h := range l.hosts {
+					wires[i] = &hand{sinkSocket: sinkSocket{new(sink)}}
+					cfg := h.cfg
+					cfg.Socket, cfg.Device = wires[i], offloading{new(sink)}
+					h.Plane = New(cfg)
+				}
+				l.session(from, to, way == "direct")
+				if way == "relayed" {
+					l.session(from, relay, true)
+					l.session(relay, to, true)
+				}
+				for _, h := range l.hosts {
+					for _, o := range h.outlets {
+						if o != nil {
+							o.Train = 64
+						}
+					}
+				}
+				l.publish()
+				out, past, in := from.newOutbound(0), relay.newInbound(socketBatch), to.newInbound(socketBatch)
+				const payload = 64000
+				frame, o := superFrame(from, to, payload, 1280)
+				f := &out.frames[0]
+				f.Off, f.Len, f.Offload = tun.Headroom, copy(f.Buf[tun.Headroom:], frame), o
+				b.SetBytes(payload)
+				for b.Loop() {
+					out.turn(1)
+					if way == "relayed" {
+						wires[0].to(past, from)
+						wires[1].to(in, relay)
+					} else {
+						wires[0].to(in, from)
+					}
+				}
+				if n := to.Counters().All()["datagrams_in"]; n != uint64(b.N*payload/1280) {
+					b.Errorf("%d datagrams of %d arrived; counters %v", n, b.N*payload/1280, to.Counters().All())
+				}
+			})
+		}
+	}
+}
