@@ -34,7 +34,7 @@
 //     A throughput is therefore the inverse of all the processor time a byte costs, on both
 //     sides together; no network card is there to take work off it.
 //   - tcp: iperf3, TCP streams one way at a time. Retransmits are per 100 000 segments.
-//   - udp: datagrams of 64, 100 and 1200 bytes of payload; the highest rate, found by
+//   - udp: datagrams of 64, 100 and 1200 bytes of payload (-udp-sizes); the highest rate, found by
 //     bisection, at which under 1 % are lost. Counted is what the receiver has within 20 ms
 //     of the last being sent: what only waits in a buffer has not arrived. The generator is
 //     our own (sendmmsg and recvmmsg), since iperf3 would be what saturates. A rate with ≥ is

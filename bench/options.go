@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -21,6 +22,7 @@ type options struct {
 	Segmentation bool          `json:"underlay_segmentation_offload"`
 	ContainerMTU int           `json:"ripstop_container_mtu,omitempty"` // 0 = ripstop's default
 	UDPRate      float64       `json:"udp_fixed_rate"`                  // datagrams a second at which CPU per datagram is measured
+	UDPSizes     []int         `json:"udp_sizes"`                       // payloads in bytes
 	Smoke        bool          `json:"smoke,omitempty"`
 	Variants     variants      `json:"variants,omitempty"`
 
@@ -63,6 +65,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	flags.BoolVar(&o.Segmentation, "segmentation", true, "segmentation offload on the underlay; =false needs ethtool")
 	flags.IntVar(&o.ContainerMTU, "container-mtu", 0, "`BYTES` MTU of ripstop's containers (default its own; on larger underlays what fits)")
 	flags.Float64Var(&o.UDPRate, "udp-rate", 20000, "`PPS` rate at which CPU per datagram is measured")
+	sizes := flags.String("udp-sizes", "64,100,1200", fmt.Sprintf("`BYTES` payloads of the UDP datagrams, each of %d to %d", headerSize, maxDatagram))
 	flags.BoolVar(&o.Smoke, "smoke", false, "one short round, to see that everything works; figures mean nothing")
 	flags.Var(&o.Variants, "variant", "`NAME=ARGS` measure ripstop a further time, as ripstop:NAME, with these arguments of `up`;\nif the first has a slash it is another build of ripstop to run (repeatable)")
 	flags.StringVar(&o.json, "json", "", "`FILE` write everything as JSON")
@@ -85,7 +88,11 @@ func parse(args []string, out io.Writer) (*options, error) {
 		}
 	}
 	o.Only, o.Systems = split(*only), split(*systems)
-	if err := o.check(flags.Args()); err != nil {
+	var err error
+	if o.UDPSizes, err = parseSizes(*sizes); err == nil {
+		err = o.check(flags.Args())
+	}
+	if err != nil {
 		fmt.Fprintln(out, "bench:", err)
 		return nil, errUsage
 	}
@@ -124,6 +131,23 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("-udp-rate %g: 100 to %d", o.UDPRate, maxRate)
 	}
 	return nil
+}
+
+// parseSizes reads a list of payloads, ascending and each once.
+func parseSizes(list string) ([]int, error) {
+	var sizes []int
+	for _, text := range split(list) {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < headerSize || n > maxDatagram {
+			return nil, fmt.Errorf("-udp-sizes %s: each is %d to %d", text, headerSize, maxDatagram)
+		}
+		sizes = append(sizes, n)
+	}
+	if len(sizes) == 0 {
+		return nil, errors.New("-udp-sizes: none are given")
+	}
+	slices.Sort(sizes)
+	return slices.Compact(sizes), nil
 }
 
 // split reads a list with commas.

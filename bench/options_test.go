@@ -15,7 +15,7 @@ func TestParseOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Rounds != 7 || o.Time != 2*time.Second || !slices.Equal(o.Only, allGroups[:]) || o.MTU != 1500 || !o.Segmentation || o.Smoke {
+	if o.Rounds != 7 || o.Time != 2*time.Second || !slices.Equal(o.Only, allGroups[:]) || o.MTU != 1500 || !o.Segmentation || o.Smoke || !slices.Equal(o.UDPSizes, []int{64, 100, 1200}) {
 		t.Errorf("defaults: %+v", o)
 	}
 	o, err = parse(strings.Fields("-smoke -only udp,tcp -systems ripstop,ripstop:x -variant x=--mtu_1280 -segmentation=false -mtu 9000"), io.Discard)
@@ -27,6 +27,9 @@ func TestParseOptions(t *testing.T) {
 	}
 	if o, err = parse([]string{"-smoke", "-rounds", "2", "-time", "0.5"}, io.Discard); err != nil || o.Rounds != 2 || o.Time != time.Second/2 {
 		t.Errorf("what is given holds in a smoke run too: %+v, %v", o, err)
+	}
+	if o, err = parse([]string{"-udp-sizes", "1472,100,1472"}, io.Discard); err != nil || !slices.Equal(o.UDPSizes, []int{100, 1472}) {
+		t.Errorf("%+v, %v", o, err)
 	}
 	if _, err := parse([]string{"-h"}, io.Discard); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("help: %v", err)
@@ -44,6 +47,9 @@ func TestParseRefuses(t *testing.T) {
 		"-systems ripstop:x":             "ripstop:x",
 		"-mtu 1000":                      "-mtu",
 		"-container-mtu 9":               "-container-mtu",
+		"-udp-sizes 8":                   "-udp-sizes",
+		"-udp-sizes 100,x":               "-udp-sizes",
+		"-udp-sizes ,":                   "-udp-sizes",
 		"-udp-rate 0":                    "-udp-rate",
 		"now":                            "now",
 		"-variant x":                     "NAME=ARGS",

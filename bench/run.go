@@ -161,7 +161,7 @@ func (o *options) estimate() time.Duration {
 			d += time.Duration(2*len(streamCounts)*iperfSeconds(o.Time)) * time.Second
 		case groupUDP:
 			const trials = 10
-			d += time.Duration(len(datagramSizes)) * (trials*o.Time/2 + o.Time)
+			d += time.Duration(len(o.UDPSizes)) * (trials*o.Time/2 + o.Time)
 		case groupLatency:
 			d += 5*o.Time + time.Second
 		}

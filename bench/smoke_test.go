@@ -73,7 +73,7 @@ func TestSmoke(t *testing.T) {
 	for _, n := range streamCounts {
 		keys = append(keys, tcpKey(n, "out"), tcpKey(n, "back"), tcpKey(n, "machine"))
 	}
-	for _, n := range datagramSizes {
+	for _, n := range rep.Options.UDPSizes {
 		keys = append(keys, udpKey(n, "rate"))
 	}
 	for _, when := range []string{"idle", "load"} {

@@ -53,7 +53,7 @@ func layRipstop(ctx context.Context, r *rig, policy crypto.CipherPolicy, args []
 		return err
 	}
 	if mtu := r.ripstopMTU(); mtu != 0 {
-		args = append(slices.Clone(args), "--mtu", strconv.Itoa(mtu))
+		args = slices.Concat([]string{"--mtu", strconv.Itoa(mtu)}, args) // a variant's own holds
 	}
 	hosts := r.lab.Hosts()
 	for _, h := range hosts {

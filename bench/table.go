@@ -19,8 +19,8 @@ type section struct {
 	columns []column
 }
 
-// sections are all tables, and so the list of all figures.
-func sections() []section {
+// sections are all tables, and so the list of all figures; sizes are those of datagrams.
+func sections(sizes []int) []section {
 	tcp := section{title: "TCP, Gbit/s, there and back"}
 	loss := section{title: "TCP: retransmits per 100 000 segments; processor seconds per Gbit of both daemons, of a relay, of the whole machine"}
 	for _, n := range streamCounts {
@@ -34,7 +34,7 @@ func sections() []section {
 	loss.columns = append(loss.columns, column{tcpKey(1, "cpu"), "daemons", "s/Gbit"}, column{tcpKey(1, "relay"), "relay", "s/Gbit"}, column{tcpKey(1, "machine"), "machine", "s/Gbit"})
 	udp := section{title: "UDP: thousand datagrams a second at under 1 % loss"}
 	cost := section{title: "UDP at the fixed rate: microseconds of both daemons' processor time per datagram, of a relay's, and % lost"}
-	for _, n := range datagramSizes {
+	for _, n := range sizes {
 		size := fmt.Sprintf("%d B", n)
 		udp.columns = append(udp.columns, column{udpKey(n, "rate"), size, "thousand/s"})
 		cost.columns = append(cost.columns, column{udpKey(n, "cpu"), size, "µs"}, column{udpKey(n, "relay"), "relay", "µs"}, column{udpKey(n, "loss"), "lost", "%"})
@@ -58,7 +58,7 @@ func sections() []section {
 
 // unitOf is a figure's unit: what its column says, or that of its kind.
 func unitOf(key string) string {
-	for _, s := range sections() {
+	for _, s := range sections(nil) {
 		for _, c := range s.columns {
 			if c.key == key {
 				return c.unit
@@ -69,6 +69,12 @@ func unitOf(key string) string {
 	switch {
 	case strings.HasPrefix(key, "tcp") && what == "mean":
 		return "Gbit/s"
+	case strings.HasPrefix(key, "udp") && what == "rate":
+		return "thousand/s"
+	case strings.HasPrefix(key, "udp") && what == "loss":
+		return "%"
+	case strings.HasPrefix(key, "udp") && (what == "cpu" || what == "relay"):
+		return "µs"
 	case what == "cpu" || what == "relay" || what == "machine":
 		return "s/Gbit"
 	case what == "relayshare":
@@ -111,7 +117,7 @@ func (r *report) writeTable(w io.Writer) error {
 		p.line("This was a smoke run: its figures mean nothing.")
 	}
 	p.line("The fixed UDP rate is %.0f datagrams a second.", r.Options.UDPRate)
-	for _, s := range sections() {
+	for _, s := range sections(r.Options.UDPSizes) {
 		r.writeSection(p, s)
 	}
 	r.writePooled(p)

@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// datagramSizes are the payloads in bytes.
-var datagramSizes = [...]int{64, 100, 1200}
-
 // Where the search begins: somewhere in the first round, then near the last result.
 const (
 	firstRate     = 50_000
@@ -22,7 +19,7 @@ const (
 
 // measureUDP searches each size's highest rate and measures what a datagram costs.
 func measureUDP(ctx context.Context, r *rig, t *turn) error {
-	for _, size := range datagramSizes {
+	for _, size := range r.opt.UDPSizes {
 		start, factor := float64(firstRate), float64(firstFactor)
 		if last, ok := t.last(udpKey(size, "rate")); ok && last > 0 {
 			start, factor = last*1000*nearby, furtherFactor
