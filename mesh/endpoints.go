@@ -97,6 +97,9 @@ func (n *node) publishAttachment(a *attachment, now time.Time) {
 		Addresses: n.usable(a),
 		Claim:     a.Claim,
 	}
+	if n.bridge != nil && !a.Exposed { // a bridge and a TUN take whatever comes
+		body.MTU = uint16(a.Plan.MTU)
+	}
 	if name := n.nameOf(a); name != "" {
 		body.Names = []string{name}
 	}

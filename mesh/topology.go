@@ -159,7 +159,7 @@ func (n *node) endpoints() []route.Endpoint {
 			continue
 		}
 		e := route.Endpoint{
-			VNI: route.VNI(body.VNI), MAC: body.MAC, Addresses: body.Addresses, Names: body.Names,
+			VNI: route.VNI(body.VNI), MAC: body.MAC, MTU: body.MTU, Addresses: body.Addresses, Names: body.Names,
 			Host: r.Origin, Claim: body.Claim,
 		}
 		if r.Origin == n.identity.Name() {

@@ -13,6 +13,7 @@ import (
 type Endpoint struct {
 	VNI       VNI
 	MAC       MAC
+	MTU       uint16       // bytes of an IP packet that its interface takes; 0: any, or not known
 	Addresses []netip.Addr // IPv4 and IPv6; 4-in-6 and zones are undone
 	Names     []string
 	Host      crypto.Name

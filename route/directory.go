@@ -14,7 +14,7 @@ import (
 // name only, so that it outlives changes of topology: many Tables share one. It is
 // immutable and for any number of readers.
 //
-//	macs   VNI, MAC  -> host, fenced, endpoint
+//	macs   VNI, MAC  -> host, fenced, endpoint, MTU
 //	ip4    VNI, IPv4 -> host, MAC
 //	ip6    VNI, IPv6 -> host, MAC
 //	hosts  host number -> name
@@ -35,6 +35,7 @@ type Directory struct {
 
 type macPlace struct {
 	host, endpoint int32
+	mtu            uint16
 	fenced         bool
 }
 
@@ -115,7 +116,7 @@ func (d *Directory) enter(i int32, contested map[int32]struct{}) {
 	if p, taken := d.macs[key]; taken {
 		clash(p.endpoint)
 	} else {
-		d.macs[key] = macPlace{host: host, endpoint: i}
+		d.macs[key] = macPlace{host: host, endpoint: i, mtu: e.MTU}
 	}
 	for _, a := range e.Addresses {
 		a = plain(a)

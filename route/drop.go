@@ -23,6 +23,7 @@ const (
 	DropReplyRoom                 // the caller's reply buffer is shorter than ReplySize
 	DropUnknownPeer               // FromPeer without a peer
 	DropElsewhere                 // from a peer to an endpoint that is not here
+	DropTooLong                   // the destination's interface takes no such packet, and an answer is not due
 	DropNoRoute                   // relaying: no next hop but the one it came from
 	DropHopLimit                  // relaying: the hop limit is used up
 	NumDrops          int  = iota // how many reasons there are
@@ -45,6 +46,7 @@ var dropNames = [NumDrops]string{
 	DropReplyRoom:     "reply-room",
 	DropUnknownPeer:   "unknown-peer",
 	DropElsewhere:     "destination-elsewhere",
+	DropTooLong:       "longer-than-receiver",
 	DropNoRoute:       "no-route",
 	DropHopLimit:      "hop-limit",
 }

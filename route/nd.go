@@ -123,6 +123,12 @@ func icmpv6Sum(ip, message []byte) uint16 {
 	for i := 8; i < ipv6Len; i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
 	}
+	return internetSum(sum, message)
+}
+
+// internetSum is the checksum of RFC 1071 over message, whose length is even, and what
+// was summed before.
+func internetSum(sum uint32, message []byte) uint16 {
 	for i := 0; i < len(message); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(message[i:]))
 	}

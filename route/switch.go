@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// ReplySize is what FromLocal's reply buffer must have.
-const ReplySize = 128
+// ReplySize is what the reply buffers of FromLocal and Fit must have.
+const ReplySize = 256
 
 // Verdict is what is to be done with a frame.
 type Verdict uint8
@@ -37,13 +37,15 @@ func (v Verdict) String() string {
 	return "unknown"
 }
 
-// Decision is what a Switch says of a frame. Peer belongs to ToPeer, Drop to
-// DropFrame, Flow (the label for relay headers and the choice of queues) to all but it.
+// Decision is what a Switch says of a frame. Peer and MTU (see Fit) belong to ToPeer,
+// Drop to DropFrame, Flow (the label for relay headers and the choice of queues) to all
+// but it.
 type Decision struct {
 	Verdict Verdict
 	Peer    PeerID
 	Drop    Drop
 	Flow    uint16
+	MTU     uint16
 }
 
 func drop(why Drop) Decision { return Decision{Verdict: DropFrame, Drop: why} }
@@ -185,7 +187,7 @@ func (l Location) unicast(e *Ethernet, frame []byte) Decision {
 	case !l.Reachable:
 		return drop(DropUnreachable)
 	}
-	return Decision{Verdict: ToPeer, Peer: l.Peer, Flow: flowOf(e, frame)}
+	return Decision{Verdict: ToPeer, Peer: l.Peer, Flow: flowOf(e, frame), MTU: l.MTU}
 }
 
 // inspect looks at the addresses that a local frame uses, and answers ARP and ND.

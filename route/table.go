@@ -264,13 +264,14 @@ func word(s crypto.ShortName) uint64 { return binary.BigEndian.Uint64(s[:]) }
 type Location struct {
 	Peer      PeerID // 0 if here, or if its host has no number
 	Here      bool
-	Reachable bool // here, or on a host with a next hop
-	Fenced    bool // it lost its claim: nothing goes to or comes from it
+	Reachable bool   // here, or on a host with a next hop
+	Fenced    bool   // it lost its claim: nothing goes to or comes from it
+	MTU       uint16 // of its interface, when looked up by MAC; 0: any, or not known
 }
 
 func (t *Table) location(p macPlace) Location {
 	at := t.places[p.host]
-	return Location{Peer: at.peer, Here: at.here, Reachable: at.here || at.reachable, Fenced: p.fenced}
+	return Location{Peer: at.peer, Here: at.here, Reachable: at.here || at.reachable, Fenced: p.fenced, MTU: p.mtu}
 }
 
 // Lookup returns where the endpoint with a MAC is. It does not allocate.

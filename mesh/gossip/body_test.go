@@ -50,9 +50,9 @@ var bodies = []parsed{
 	}}, "01 0002 01" + repeated("00", 15) + "000005dc 05 05ac 01 02" + repeated("00", 15) + "00000064 00 0000 02", parseLinks},
 	{"no links", LinksBody{[]LinkInfo{}}, "01 0000", parseLinks},
 	{"endpoint", EndpointBody{
-		VNI: 7, MAC: [6]byte{2, 1, 2, 3, 4, 5}, Claim: 9, Flags: 1,
+		VNI: 7, MAC: [6]byte{2, 1, 2, 3, 4, 5}, MTU: 1500, Claim: 9, Flags: 1,
 		Addresses: []netip.Addr{addr("10.32.0.1"), addr("fd00::1")}, Names: []string{"web", "a.b"},
-	}, "01 01 0007 020102030405 0000000000000009 02 04 0a200001 06 fd000000000000000000000000000001 02 03 776562 03 612e62", parseEndpoint},
+	}, "01 01 0007 020102030405 05dc 0000000000000009 02 04 0a200001 06 fd000000000000000000000000000001 02 03 776562 03 612e62", parseEndpoint},
 	{"name", NameBody{Name: "db.x", Addresses: []netip.Addr{addr("10.32.0.2")}, Flags: 3},
 		"01 03 04 64622e78 01 04 0a200002 0000", parseNameBody},
 	{"service", NameBody{Name: "_h._tcp.w", Port: 8080},

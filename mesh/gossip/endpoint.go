@@ -11,17 +11,18 @@ const (
 	MaxEndpointNames     = 8
 	MaxDNSName           = 253 // characters
 
-	maxEndpointBody = 2560 // 19 + 16×17 + 8×254 and the two counts, rounded up
+	maxEndpointBody = 2560 // 21 + 16×17 + 8×254 and the two counts, rounded up
 	maxNameBody     = 1024
 )
 
 // EndpointBody is an attached container, namespace or exposed host.
 //
-//	layout 1 | flags 1 | VNI 2 | MAC 6 | claim 8 | count 1 | count × (family 1 | address 4 or 16) |
+//	layout 1 | flags 1 | VNI 2 | MAC 6 | MTU 2 | claim 8 | count 1 | count × (family 1 | address 4 or 16) |
 //	count 1 | count × (length 1 | name)
 type EndpointBody struct {
 	VNI       uint16
 	MAC       [6]byte      // unicast, not zero
+	MTU       uint16       // bytes of an IP packet that its interface takes; 0 = any, or not known
 	Addresses []netip.Addr // at most MaxEndpointAddresses
 	Names     []string     // DNS names, at most MaxEndpointNames
 	Claim     uint64       // the greater claim holds (DESIGN 8)
@@ -42,6 +43,7 @@ func (e EndpointBody) Append(dst []byte) ([]byte, error) {
 	dst = append(dst, bodyLayout, e.Flags)
 	dst = binary.BigEndian.AppendUint16(dst, e.VNI)
 	dst = append(dst, e.MAC[:]...)
+	dst = binary.BigEndian.AppendUint16(dst, e.MTU)
 	dst = binary.BigEndian.AppendUint64(dst, e.Claim)
 	dst, err := appendAddresses(dst, e.Addresses)
 	if err != nil {
@@ -65,6 +67,7 @@ func ParseEndpointBody(b []byte) (EndpointBody, error) {
 	e.Flags = r.u8()
 	e.VNI = r.u16()
 	e.MAC = [6]byte(r.take(6))
+	e.MTU = r.u16()
 	e.Claim = r.u64()
 	e.Addresses = r.addresses(MaxEndpointAddresses)
 	n := r.count("names", MaxEndpointNames)

@@ -51,7 +51,7 @@ var names = [counts]string{
 	relayed:          "datagrams_relayed",
 	relayedControl:   "control_relayed",
 	fragmented:       "frames_fragmented",
-	answered:         "neighbour_questions_answered",
+	answered:         "frames_answered",
 	dropNoRoute:      "drop_no_route",
 	dropNoSession:    "drop_no_session",
 	dropTooBig:       "drop_too_big",

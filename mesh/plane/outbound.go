@@ -19,6 +19,8 @@ const (
 	arenaSize = 256 << 10
 	// minCut is the smallest payload worth cutting a super-frame to.
 	minCut = 64
+	// udpHeader is the length of a UDP header.
+	udpHeader = 8
 )
 
 // entry is one frame of the batch on its way to one peer.
@@ -113,6 +115,9 @@ func (out *outbound) classify(i int) {
 	f := &out.frames[i]
 	reply := &out.replies[out.answers]
 	d, length := out.p.cfg.Switch.FromLocal(out.s.Table, out.now, out.p.cfg.VNI, f.Bytes(), reply.Buf[tun.Headroom:])
+	if d.Verdict == route.ToPeer {
+		d, length = d.Fit(single(f), reply.Buf[tun.Headroom:])
+	}
 	switch d.Verdict {
 	case route.ToPeer:
 		out.push(d.Peer, i, d.Flow)
@@ -126,6 +131,20 @@ func (out *outbound) classify(i int) {
 	case route.DropFrame:
 		out.p.counters.drop(d.Drop)
 	}
+}
+
+// single is what f is as a single frame of its receiver's: itself, or the first datagram
+// of a super-frame. Of a TCP super-frame it is nothing: its segments fit anyway, for the
+// two ends have told each other how long they may be.
+func single(f *tun.Frame) []byte {
+	b, o := f.Bytes(), &f.Offload
+	switch o.Type {
+	case tun.GSONone:
+		return b
+	case tun.GSOUDP:
+		return b[:min(len(b), int(o.ChecksumStart)+udpHeader+int(o.SegmentSize))]
+	}
+	return nil
 }
 
 // push puts frame i at the end of a peer's lane.

@@ -30,6 +30,7 @@ type host struct {
 	socket *transporttest.Socket
 	events *recorder
 	mac    route.MAC // of its one endpoint
+	mtu    uint16    // likewise
 	ip     netip.Addr
 
 	peers    map[crypto.Name]*Peer
@@ -176,7 +177,7 @@ func (h *host) learn(o *host, s *crypto.Session, direct bool) {
 func (l *lab) publish() {
 	var endpoints []route.Endpoint
 	for _, h := range l.hosts {
-		endpoints = append(endpoints, route.Endpoint{MAC: h.mac, Addresses: []netip.Addr{h.ip}, Host: h.id.Name(), Claim: 1})
+		endpoints = append(endpoints, route.Endpoint{MAC: h.mac, MTU: h.mtu, Addresses: []netip.Addr{h.ip}, Host: h.id.Name(), Claim: 1})
 	}
 	for _, h := range l.hosts {
 		ids, up := make(map[crypto.Name]route.PeerID), make(map[crypto.Name]bool)

@@ -1,6 +1,7 @@
 package plane
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"ripstop/crypto"
 	"ripstop/transport"
+	"ripstop/tun"
 )
 
 // seen takes the bodies of control datagrams that a host has got.
@@ -131,4 +133,55 @@ func TestLimit(t *testing.T) {
 	if got := limit(&Outlet{}, &Outlet{}); got != plainLimit {
 		t.Errorf("unknown: %d", got)
 	}
+}
+
+// TestLongerThanReceiver: what the receiver's interface does not take is answered at once,
+// whether it is a frame or the datagrams of a super-frame; TCP super-frames pass.
+func TestLongerThanReceiver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 2, crypto.CipherAuto)
+		a, b := l.hosts[0], l.hosts[1]
+		b.mtu = 1000
+		l.session(a, b, true)
+		l.publish()
+		datagrams := func(size int) ([]byte, tun.Offload) {
+			f := frame(a, b, 1, 14+20+8+3*size)
+			binary.BigEndian.PutUint16(f[38:], uint16(len(f)-34))
+			binary.BigEndian.PutUint16(f[24:], ^sum16(f[14:34]))
+			return f, tun.Offload{NeedsChecksum: true, ChecksumStart: 34, ChecksumOffset: 6, HeaderLen: 42, Type: tun.GSOUDP, SegmentSize: uint16(size)}
+		}
+		l.run(func() {
+			f := frame(a, b, 1, 1014)
+			a.device.Inject(f)
+			l.expect(b, f)
+			for i, inject := range []func(){
+				func() { a.device.Inject(frame(a, b, 1, 1015)) },
+				func() { f, o := datagrams(973); a.device.InjectOffload(0, f, o) },
+			} {
+				inject()
+				synctest.Wait()
+				got, ok := a.device.Taken()
+				if !ok || len(got.Bytes) < 70 || got.Bytes[23] != 1 || got.Bytes[34] != 3 || got.Bytes[35] != 4 {
+					t.Errorf("%d: answered by %x, %v", i, got.Bytes, ok)
+				}
+				l.expect(b)
+			}
+			passed := func(what string, f []byte, o tun.Offload) {
+				a.device.InjectOffload(0, f, o)
+				synctest.Wait()
+				n := 0
+				for _, ok := b.device.Taken(); ok; _, ok = b.device.Taken() {
+					n++
+				}
+				if n == 0 {
+					t.Errorf("%s: nothing came", what)
+				}
+				l.expect(a)
+			}
+			f, o := datagrams(972)
+			passed("datagrams", f, o)
+			f, o = superFrame(a, b, 20000, 900)
+			passed("TCP", f, o)
+		})
+	})
 }
