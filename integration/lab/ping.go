@@ -116,10 +116,36 @@ func (p *Place) pingSocket(to netip.Addr, size int) (s *socketFile, zone uint32,
 
 // pingOnce sends one request and waits for its answer.
 func (s *socketFile) pingOnce(to netip.Addr, zone uint32, id, seq uint16, payload []byte, timeout time.Duration) (PingReply, error) {
-	request, reply := byte(echoRequest4), byte(echoReply4)
+	sent := time.Now()
+	if err := s.sendEcho(to, zone, id, seq, payload); err != nil {
+		switch {
+		case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENETDOWN):
+			return PingReply{}, nil // as good as unanswered
+		}
+		return PingReply{}, err
+	}
+	s.setReadDeadline(sent.Add(timeout))
+	buf := make([]byte, 1<<16)
+	for {
+		answer, _, ttl, err := s.receiveEcho(to, id, buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return PingReply{}, nil
+		}
+		if err != nil {
+			return PingReply{}, err
+		}
+		if answer == seq {
+			return PingReply{Answered: true, RTT: time.Since(sent), TTL: ttl}, nil
+		}
+	}
+}
+
+// sendEcho sends an echo request.
+func (s *socketFile) sendEcho(to netip.Addr, zone uint32, id, seq uint16, payload []byte) error {
+	request := byte(echoRequest4)
 	var addr unix.Sockaddr = &unix.SockaddrInet4{Addr: last4(to)}
 	if to.Is6() {
-		request, reply = echoRequest6, echoReply6
+		request = echoRequest6
 		addr = &unix.SockaddrInet6{Addr: to.As16(), ZoneId: zone}
 	}
 	b := make([]byte, icmpHeader, icmpHeader+len(payload))
@@ -130,23 +156,20 @@ func (s *socketFile) pingOnce(to netip.Addr, zone uint32, id, seq uint16, payloa
 	if to.Is4() { // the kernel does it for ICMPv6 (RFC 3542 section 3.1)
 		binary.BigEndian.PutUint16(b[2:], internetChecksum(b))
 	}
-	sent := time.Now()
-	if err := s.send(b, addr); err != nil {
-		switch {
-		case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENETDOWN):
-			return PingReply{}, nil // as good as unanswered
-		}
-		return PingReply{}, err
+	return s.send(b, addr)
+}
+
+// receiveEcho waits for an answer to a request with the id. What it returns of it lies
+// in buf.
+func (s *socketFile) receiveEcho(to netip.Addr, id uint16, buf []byte) (seq uint16, payload []byte, ttl int, err error) {
+	reply := byte(echoReply4)
+	if to.Is6() {
+		reply = echoReply6
 	}
-	s.setReadDeadline(sent.Add(timeout))
-	buf := make([]byte, 1<<16)
 	for {
 		n, _, _, err := s.receive(buf, nil)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return PingReply{}, nil
-		}
 		if err != nil {
-			return PingReply{}, err
+			return 0, nil, 0, err
 		}
 		message, ttl := buf[:n], 0
 		if to.Is4() { // raw IPv4 sockets give the IP header too
@@ -155,11 +178,9 @@ func (s *socketFile) pingOnce(to netip.Addr, zone uint32, id, seq uint16, payloa
 			}
 			message, ttl = buf[int(buf[0]&15)*4:n], int(buf[8])
 		}
-		if len(message) < icmpHeader || message[0] != reply ||
-			binary.BigEndian.Uint16(message[4:]) != id || binary.BigEndian.Uint16(message[6:]) != seq {
-			continue
+		if len(message) >= icmpHeader && message[0] == reply && binary.BigEndian.Uint16(message[4:]) == id {
+			return binary.BigEndian.Uint16(message[6:]), message[icmpHeader:], ttl, nil
 		}
-		return PingReply{Answered: true, RTT: time.Since(sent), TTL: ttl}, nil
 	}
 }
 
