@@ -25,7 +25,7 @@ const (
 	RecordTrain RecordFlags = 1 << 1
 	// RecordLast: the last of its train, or of its fragments.
 	RecordLast RecordFlags = 1 << 2
-	// RecordFragment: a piece of a frame; Aux is the piece's offset in units of 8 bytes.
+	// RecordFragment: a piece of a frame; Aux is the piece's offset.
 	RecordFragment RecordFlags = 1 << 3
 )
 

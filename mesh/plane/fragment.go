@@ -3,114 +3,155 @@ package plane
 import "ripstop/transport"
 
 // A frame that is longer than its path carries, and can't be cut, travels in
-// pieces: one record each, in datagrams of their own.
+// pieces, one record each. A piece fills what is left of its datagram, and the frame
+// behind it goes on in the same one, so that datagrams are full and equal, one train:
+//
+//	│header│ frame 1 ······ │tag│header│ ·· frame 1 │ frame 2 ·· │tag│header│ ····· frame 2 │ …
 //
 //	record:  Length     bytes of this piece
 //	         Flags      RecordFragment, RecordLast on the last, RecordPartial as of the frame
-//	         Aux        offset of the piece in units of 8 bytes
-//	         ChecksumStart    length of the whole frame
+//	         Aux        offset of the piece
+//	         ChecksumStart    length of the whole frame, less 1
 //	         ChecksumOffset   the frame's number, from the sending queue's counter
 //
-// All pieces but the last have one length, a multiple of 8, so that a piece is
-// known by offset / length and 64 bits say which have come. What is incomplete
-// when its place is needed, or after fragmentLife, is dropped and counted.
+// What is incomplete when its place is needed, or after fragmentLife, is dropped and
+// counted.
 const (
-	fragmentSlots = 16      // frames being put together, in one loop
-	fragmentsEach = 4       // of them of one peer
-	maxFragments  = 64      // pieces of one frame
-	maxAssembled  = 1 << 16 // bytes of one frame
-	fragmentLife  = 1e9     // nanoseconds
+	fragmentSlots = 16               // frames being put together, in one loop
+	fragmentsEach = 4                // of them of one peer
+	maxFragments  = 64               // pieces of one frame
+	maxSpans      = 32               // parts of one frame with gaps between them
+	maxAssembled  = 1 << 16          // bytes of one frame
+	keptFrames    = 2 * maxAssembled // bytes of whole frames that wait to be written
+	fragmentLife  = 1e9              // nanoseconds
 )
 
 // fragment sends a frame in pieces.
 func (out *outbound) fragment(to, hop *Outlet, flow uint16, frame []byte, flags transport.RecordFlags) {
-	size := (limit(to, hop) - overhead) &^ 7
+	size := limit(to, hop) - overhead
 	if len(frame) > maxAssembled || len(frame) > size*maxFragments {
 		out.p.counters.add(dropTooBig, 1)
 		return
 	}
 	out.numbers++
 	number := out.numbers*uint16(len(out.p.queues)) + uint16(out.queue)
-	for off := 0; off < len(frame); off += size {
-		piece := frame[off:min(off+size, len(frame))]
+	for off := 0; off < len(frame); {
+		rest := len(frame) - off
+		room := 0
+		if out.open.serves(to, hop, flow) {
+			room = out.open.start + out.open.limit - out.at - transport.RecordLen - transport.TagLen
+		}
+		if room <= 0 || parts(rest-room, size) == parts(rest, size) {
+			// To begin here would take one datagram more, and be lost with it.
+			out.close()
+			out.begin(to, hop, flow, min(rest, size))
+			room = size
+		}
+		piece := frame[off:min(off+room, len(frame))]
 		r := transport.Record{
 			Length: uint16(len(piece)), Flags: flags | transport.RecordFragment, VNI: uint16(out.p.cfg.VNI),
-			Aux: uint16(off / 8), ChecksumStart: uint16(len(frame) - 1), ChecksumOffset: number,
+			Aux: uint16(off), ChecksumStart: uint16(len(frame) - 1), ChecksumOffset: number,
 		}
-		if off+len(piece) == len(frame) {
+		off += len(piece)
+		if off == len(frame) {
 			r.Flags |= transport.RecordLast
 		}
-		out.close()
-		out.begin(to, hop, flow, len(piece))
 		r.Put(out.arena[out.at:])
 		out.at += transport.RecordLen
 		out.at += copy(out.arena[out.at:], piece)
 	}
-	out.close()
 	out.p.counters.add(fragmented, 1)
 }
+
+// parts is how many pieces of size bytes at most n bytes make.
+func parts(n, size int) int { return (max(n, 0) + size - 1) / size }
 
 // assembly is one frame being put together.
 type assembly struct {
 	peer   *Peer // nil: the slot is free
 	number uint16
-	length int    // of the whole frame
-	size   int    // of every piece but the last; 0 until one of those has come
-	have   uint64 // which of those have come
-	last   bool   // the last piece has come
-	bytes  int    // that have come
+	length int            // of the whole frame
+	spans  [maxSpans]span // that have come, ascending, with gaps between them
+	count  int            // of them
 	since  int64
 	buf    []byte // room for a record header, then the frame
 }
 
+// span is a part of a frame.
+type span struct{ from, to int }
+
 // assembler puts frames together for one inbound loop.
-type assembler struct{ slots [fragmentSlots]assembly }
+type assembler struct {
+	slots [fragmentSlots]assembly
+	kept  []byte // whole frames, each behind room for a record header
+	at    int    // end of them
+}
 
 // add takes a piece. When it completes its frame, the frame is returned behind room
 // for a record header, valid until the next add. It reports the frames that were
 // given up for this one, and whether the piece made sense.
 func (as *assembler) add(now int64, peer *Peer, r transport.Record, piece []byte) (frame []byte, lost int, ok bool) {
-	length, off := int(r.ChecksumStart)+1, int(r.Aux)*8
-	last := r.Flags&transport.RecordLast != 0
-	if off+len(piece) > length || last != (off+len(piece) == length) || !last && len(piece)%8 != 0 {
+	length, off := int(r.ChecksumStart)+1, int(r.Aux)
+	if end := off + len(piece); end > length || (end == length) != (r.Flags&transport.RecordLast != 0) {
 		return nil, 0, false
 	}
 	a, lost := as.find(now, peer, r.ChecksumOffset, length)
-	if !a.place(off, length, len(piece), last) {
+	if !a.place(length, span{off, off + len(piece)}) {
 		a.peer = nil
 		return nil, lost + 1, true
 	}
 	copy(a.buf[transport.RecordLen+off:], piece)
-	if a.bytes < length {
+	if a.count > 1 || a.spans[0] != (span{0, length}) {
 		return nil, lost, true
 	}
 	a.peer = nil
 	return a.buf[:transport.RecordLen+length], lost, true
 }
 
-// place notes a piece, and reports whether it fits with those that came before.
-func (a *assembly) place(off, length, n int, last bool) bool {
-	if a.length != length {
+// keep copies a frame that add returned to where it stays until release; nil: there is
+// no room, until then.
+func (as *assembler) keep(frame []byte) []byte {
+	if as.kept == nil {
+		as.kept = make([]byte, keptFrames)
+	}
+	if as.at+len(frame) > len(as.kept) {
+		return nil
+	}
+	b := as.kept[as.at : as.at+len(frame) : as.at+len(frame)]
+	as.at += copy(b, frame)
+	return b
+}
+
+// release ends the life of what was kept.
+func (as *assembler) release() { as.at = 0 }
+
+// place notes a part, and reports whether it fits with those that came before.
+func (a *assembly) place(length int, s span) bool {
+	i := 0 // the first of them behind s
+	for i < a.count && a.spans[i].from < s.from {
+		i++
+	}
+	if a.length != length || i > 0 && a.spans[i-1].to > s.from || i < a.count && a.spans[i].from < s.to {
 		return false
 	}
-	if last {
-		// Its place among the others need not be known: there is one last piece.
-		if a.last {
-			return false
-		}
-		a.last = true
-		a.bytes += n
-		return true
-	}
-	if a.size == 0 {
-		a.size = n
-	}
-	at := off / n
-	if a.size != n || off%n != 0 || at >= maxFragments || a.have&(1<<at) != 0 {
+	before := i > 0 && a.spans[i-1].to == s.from
+	behind := i < a.count && a.spans[i].from == s.to
+	switch {
+	case before && behind:
+		a.spans[i-1].to = a.spans[i].to
+		a.count--
+		copy(a.spans[i:a.count], a.spans[i+1:])
+	case before:
+		a.spans[i-1].to = s.to
+	case behind:
+		a.spans[i].from = s.from
+	case a.count == maxSpans:
 		return false
+	default:
+		copy(a.spans[i+1:a.count+1], a.spans[i:a.count])
+		a.spans[i] = s
+		a.count++
 	}
-	a.have |= 1 << at
-	a.bytes += n
 	return true
 }
 

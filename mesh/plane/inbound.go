@@ -80,12 +80,18 @@ func (in *inbound) begin() {
 // finish writes the frames that were opened and sends the datagrams to be relayed.
 func (in *inbound) finish() {
 	in.sender.flush()
+	in.flushFrames()
+	in.p.counters.add(datagramsIn, in.received)
+	in.received = 0
+}
+
+// flushFrames writes what there is to write.
+func (in *inbound) flushFrames() {
 	in.flushJoined()
 	for q := range in.writes {
 		in.flushQueue(q)
 	}
-	in.p.counters.add(datagramsIn, in.received)
-	in.received = 0
+	in.assembler.release()
 }
 
 // flushQueue writes the plain frames for one device queue.
@@ -248,24 +254,21 @@ func (in *inbound) records(r *Receiver, body []byte) {
 }
 
 // deliver gives a frame that r's peer sent to the device, if the switch lets it. It
-// stands in b behind room for a record header. It returns the device queue. What
-// continues the train that is being gathered has the headers of its first frame, and so
-// goes where that one went.
-func (in *inbound) deliver(r *Receiver, b []byte, flags transport.RecordFlags) (queue int) {
+// stands in b behind room for a record header. What continues the train that is being
+// gathered has the headers of its first frame, and so goes where that one went.
+func (in *inbound) deliver(r *Receiver, b []byte, flags transport.RecordFlags) {
 	frame := b[transport.RecordLen:]
 	r.Peer.FramesIn.Add(1)
 	r.Peer.BytesIn.Add(uint64(len(frame)))
 	if in.from == r.Peer && flags&transport.RecordPartial != 0 && in.joiner.Len() > 0 && in.joiner.Add(frame) {
-		return in.queue
+		return
 	}
 	d := in.p.cfg.Switch.FromPeer(in.snapshot.Table, in.now, in.p.cfg.VNI, r.Peer.ID, frame)
 	if d.Verdict != route.Deliver {
 		in.p.counters.drop(d.Drop)
-		return 0
+		return
 	}
-	queue = int(d.Flow) % len(in.writes)
-	in.write(r.Peer, b, queue, flags)
-	return queue
+	in.write(r.Peer, b, int(d.Flow)%len(in.writes), flags)
 }
 
 // piece takes a piece of a frame.
@@ -277,10 +280,12 @@ func (in *inbound) piece(r *Receiver, rec transport.Record, piece []byte) {
 	case !ok || rec.Flags&^known != 0:
 		in.p.counters.add(dropRecord, 1)
 	case frame != nil:
-		queue := in.deliver(r, frame, rec.Flags&transport.RecordPartial)
-		// Its buffer is used again.
-		in.flushJoined()
-		in.flushQueue(queue)
+		b := in.assembler.keep(frame)
+		if b == nil {
+			in.flushFrames()
+			b = in.assembler.keep(frame)
+		}
+		in.deliver(r, b, rec.Flags&transport.RecordPartial)
 	}
 }
 

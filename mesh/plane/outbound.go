@@ -67,6 +67,11 @@ type datagram struct {
 	limit   int // bytes it may have, tag included
 }
 
+// serves reports whether the datagram is open, and may carry a frame for to by way of hop.
+func (d *datagram) serves(to, hop *Outlet, flow uint16) bool {
+	return d.hop == hop && d.to == to && (hop == to || d.flow == flow)
+}
+
 func (p *Plane) newOutbound(queue int) *outbound {
 	out := &outbound{
 		p:       p,
@@ -284,8 +289,7 @@ func (out *outbound) plain(to, hop *Outlet, flow uint16, frame []byte, flags tra
 		return
 	}
 	d := &out.open
-	if d.hop != hop || d.to != to || hop != to && d.flow != flow ||
-		out.at-d.start+transport.RecordLen+len(frame)+transport.TagLen > d.limit {
+	if !d.serves(to, hop, flow) || out.at-d.start+transport.RecordLen+len(frame)+transport.TagLen > d.limit {
 		out.close()
 		out.begin(to, hop, flow, len(frame))
 	}
