@@ -14,8 +14,8 @@ import (
 	"ripstop/mesh/api"
 )
 
-// ripstopRoom is what ripstop leaves of an underlay packet of 1500 bytes at its
-// default container MTU of 1340; the same is left on larger underlays.
+// ripstopRoom is what of an underlay packet ripstop's own headers may take, over IPv6 and
+// relayed, rounded up: on an underlay larger than Ethernet containers get the rest.
 const ripstopRoom = 160
 
 // ripstopSystems are ripstop in its forms.
@@ -89,7 +89,7 @@ func (r *rig) ripstopMTU() int {
 	switch {
 	case r.opt.ContainerMTU != 0:
 		return r.opt.ContainerMTU
-	case r.opt.MTU != 1500:
+	case r.opt.MTU > 1500:
 		return r.opt.MTU - ripstopRoom
 	}
 	return 0

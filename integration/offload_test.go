@@ -111,7 +111,7 @@ func TestOffloads(t *testing.T) {
 			}
 			for _, pair := range [][2]int{{0, 1}, {0, 2}, {2, 0}} {
 				from, to := []string{"a1", "b1", "c1"}[pair[0]], []string{"a1", "b1", "c1"}[pair[1]]
-				s.answered(from, addrs[pair[1]], s.ping(from, addrs[pair[1]], lab.PingConfig{Count: 3, Size: 1312, Payload: []byte("payload")}))
+				s.answered(from, addrs[pair[1]], s.ping(from, addrs[pair[1]], lab.PingConfig{Count: 3, Size: 1472, Payload: []byte("payload")}))
 				s.exact(from, to, addrs[pair[1]], 3<<20)
 				s.datagrams(from, to, addrs[pair[1]], []int{1, 2, 64, 555, 1200, 1312, 1313, 1472, 1473, 4000, 20000})
 			}

@@ -27,7 +27,7 @@ func (s *story) plugByHand(host, container, address string) {
 	s.ip(h.Place, "link", "add", "hand0", "type", "veth", "peer", "name", "hand1")
 	s.ip(h.Place, "link", "set", "hand0", "master", "ripstop", "up")
 	s.ip(h.Place, "link", "set", "hand1", "netns", c.Netns())
-	s.ip(c.Place, "link", "set", "hand1", "mtu", "1340", "up")
+	s.ip(c.Place, "link", "set", "hand1", "up")
 	s.ip(c.Place, "addr", "add", address, "dev", "hand1")
 }
 

@@ -141,7 +141,7 @@ func TestRoutedTalksToBridged(t *testing.T) {
 	mustBridge(t, BridgeConfig{Name: "ripstop", MAC: farMAC, TAP: "rs0"})
 	command(t, "ip", "address", "add", "10.32.0.2/12", "dev", "ripstop")
 	command(t, "ip", "address", "add", "fd00::2/64", "dev", "ripstop", "nodad")
-	command(t, "ip", "link", "set", "ripstop", "mtu", "1340")
+	command(t, "ip", "link", "set", "ripstop", "mtu", "1500")
 	servers = append(servers, listen("10.32.0.2:7"), listen("[fd00::2]:7"))
 	var wg sync.WaitGroup
 	pump(&wg, routed, tap)

@@ -114,7 +114,7 @@ func serve(t *testing.T, d *daemon) func(args ...string) (code int, out, errOut 
 func sample() api.Status {
 	return api.Status{
 		Version: 1, Software: "v1.0.0", Name: "02:00:00:00:00:0b", Nickname: "b", Network: "00112233445566778899aabbccddeeff",
-		Cipher: "auto", Mode: "bridge", Bridge: "ripstop", Device: "ripstop0", MTU: 1340, Port: 6783, PID: 0, UptimeSec: 3725,
+		Cipher: "auto", Mode: "bridge", Bridge: "ripstop", Device: "ripstop0", MTU: 1500, Port: 6783, PID: 0, UptimeSec: 3725,
 		Warnings: []string{"iptables drops what the bridge carries"},
 		Peers: []api.Peer{
 			{Name: "02:00:00:00:00:0d", Nickname: "d", Alive: true, Reachable: true, Hops: 2, Via: "c", Session: "aes-256-gcm", Path: "relay"},
@@ -172,7 +172,7 @@ func TestStatusForPeople(t *testing.T) {
 		{"", `
       host  b  02:00:00:00:00:0b
    network  00112233445566778899aabbccddeeff, encrypted
-    device  bridge ripstop, device ripstop0, MTU 1340, port 6783
+    device  bridge ripstop, device ripstop0, MTU 1500, port 6783
    running  v1.0.0, for 1h2m5s, process 0
      peers  4, 3 reachable, 1 of them through others
      links  2, 2 up; 2 to dial: 1 self, 1 up

@@ -74,7 +74,7 @@ func upCommand() command {
 			cidr(&cfg.Subnet, "ipalloc-default-subnet", "where no other is asked for, only of this part of it")
 			flags.Var(list[netip.Prefix]{&cfg.Reserved, netip.ParsePrefix, "CIDR"}, "ipalloc-reserve", "of this part none by itself, only by --address (repeatable)")
 			flags.StringVar(&cfg.IPv6, "ipv6", "", "`on|off` an IPv6 address beside each (default on)")
-			flags.IntVar(&cfg.MTU, "mtu", 0, "`BYTES` a container's largest packet (default 1340)")
+			flags.IntVar(&cfg.MTU, "mtu", 0, "`BYTES` a container's largest packet (default 1500)")
 			flags.BoolVar(&cfg.StrictPorts, "strict-ports", false, "refuse what comes from bridge ports that ripstop did not attach")
 			flags.Var(list[text]{&noOffload, parseOffload, "NAME|all"}, "no-offload", "do not use an offload: checksum, tso, uso, gso, gro (repeatable)")
 			flags.BoolVar(&cfg.NoDNS, "no-dns", false, "resolve no names for containers and this host")

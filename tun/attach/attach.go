@@ -12,7 +12,7 @@
 //	┌───────────┐  veth  ┌──────────────┐     │
 //	│ rip0      ├────────┤ ripv6f0a…    ├──── bridge ── TAP ── overlay
 //	│ MAC, addr │        │ MTU maximum  │     │
-//	│ MTU 1340  │        │ no IPv6      │     │
+//	│ MTU 1500  │        │ no IPv6      │     │
 //	└───────────┘        └──────────────┘     │
 //
 // Only the caller enters namespaces. Everything may be repeated, and what fails

@@ -33,7 +33,7 @@ func TestAttachedNamespacesTalk(t *testing.T) {
 	}
 	inside := state(t, ns1)
 	for _, want := range []string{
-		"link rip0 mtu 1340 mac 02:00:00:00:00:01 alias \"\" master 0 flags up|broadcast|multicast",
+		"link rip0 mtu 1500 mac 02:00:00:00:00:01 alias \"\" master 0 flags up|broadcast|multicast",
 		"addr rip0 10.32.0.1/24", "addr rip0 fd00::1/64", "addr rip0 fe80::ff:fe00:1/64 flags 80\n",
 		"route 10.40.0.0/16 link", "route fd40::/64 link",
 	} {

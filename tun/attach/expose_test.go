@@ -25,7 +25,7 @@ func TestExpose(t *testing.T) {
 	}
 	exposed := state(t, l.host)
 	for _, want := range []string{
-		"route 10.32.0.0/24 link 2 src 10.32.0.254 mtu 1340 proto 114", "route fd00::/64 link 2 src fd00::254 mtu 1340 proto 114",
+		"route 10.32.0.0/24 link 2 src 10.32.0.254 mtu 1500 proto 114", "route fd00::/64 link 2 src fd00::254 mtu 1500 proto 114",
 		"addr br0 10.99.0.1/32", "addr br0 fe80::ff:fe00:bb/64", fmt.Sprintf("link br0 mtu %d", tun.MaxMTU),
 	} {
 		if !strings.Contains(exposed, want) {
@@ -52,7 +52,7 @@ func TestExpose(t *testing.T) {
 
 	// Again, with another MTU, and again.
 	l.do(func() error { return Expose(bridgeName, addrs, 1400) })
-	if now := state(t, l.host); now != strings.ReplaceAll(exposed, "mtu 1340", "mtu 1400") {
+	if now := state(t, l.host); now != strings.ReplaceAll(exposed, "mtu 1500", "mtu 1400") {
 		t.Errorf("another MTU: the host is\n%s", now)
 	}
 	for _, step := range steps {
@@ -90,7 +90,7 @@ func TestExpose(t *testing.T) {
 	for i := range two {
 		l.do(func() error { return Expose(bridgeName, two, 0) })
 		l.do(func() error { return Hide(bridgeName, two[i:i+1]) })
-		want := fmt.Sprintf("route 10.32.0.0/24 link 2 src %s mtu 1340 proto 114", two[1-i].Addr())
+		want := fmt.Sprintf("route 10.32.0.0/24 link 2 src %s mtu 1500 proto 114", two[1-i].Addr())
 		if now := state(t, l.host); !strings.Contains(now, want) {
 			t.Errorf("one of two hidden: there is no %q:\n%s", want, now)
 		}
