@@ -34,7 +34,7 @@ func Quantise(k LinkInfo) LinkInfo {
 
 // DampingConfig holds the times of Damping; zero values are the defaults.
 type DampingConfig struct {
-	Hold  time.Duration // a figure must differ for so long before it is published; 10 s
+	Hold  time.Duration // a figure must differ for so long before it is published, and so long after the last publication; 10 s
 	Added time.Duration // news of links that came wait at least so long after the last publication; 500 ms and 5 ms a link
 	Lost  time.Duration // news of links that went wait at least so long after it; 50 ms
 }
@@ -42,7 +42,10 @@ type DampingConfig struct {
 // Damping decides when the figures of a host's links are worth telling, so that
 // jitter is not news: a link that came or went is told at once, or soon after
 // the last telling; another MTU or path likewise; a round trip only if it left
-// the published step by more than one step, or a loss its step, for Hold.
+// the published step by more than one step, or a loss its step, for Hold. Then the
+// figures of all links are told together: every telling costs every host a signature
+// to verify and a table to make, and on a busy machine, where they all move, that
+// would move them further.
 type Damping struct {
 	cfg       DampingConfig
 	published []LinkInfo // by name, quantised
@@ -77,6 +80,8 @@ func (d *Damping) Update(now time.Time, links []LinkInfo) ([]LinkInfo, bool) {
 		}
 	}
 	seen := make(map[crypto.Name]struct{}, len(measured))
+	moved := make(map[int]LinkInfo) // figures that are far from what was published, by place in result
+	ripe := time.Time{}             // when the first of them is to be told
 	result := make([]LinkInfo, 0, len(measured))
 	for _, k := range measured {
 		seen[k.Peer] = struct{}{}
@@ -98,16 +103,22 @@ func (d *Damping) Update(now time.Time, links []LinkInfo) ([]LinkInfo, bool) {
 				since = now
 				d.since[k.Peer] = now
 			}
-			if now.Sub(since) >= d.cfg.Hold {
-				result = append(result, k)
-				wait(now)
-			} else {
-				result = append(result, old)
-				wait(since.Add(d.cfg.Hold))
+			if t := d.ripe(since); ripe.IsZero() || t.Before(ripe) {
+				ripe = t
 			}
+			moved[len(result)] = k
+			result = append(result, old)
 		default:
 			delete(d.since, k.Peer)
 			result = append(result, old)
+		}
+	}
+	if len(moved) > 0 {
+		wait(ripe)
+		if !ripe.After(now) {
+			for i, k := range moved {
+				result[i] = k
+			}
 		}
 	}
 	for _, old := range d.published {
@@ -128,21 +139,36 @@ func (d *Damping) Update(now time.Time, links []LinkInfo) ([]LinkInfo, bool) {
 	d.published, d.at = result, now
 	d.next = time.Time{}
 	for _, since := range d.since {
-		if t := since.Add(d.cfg.Hold); d.next.IsZero() || t.Before(d.next) {
+		if t := d.ripe(since); d.next.IsZero() || t.Before(d.next) {
 			d.next = t
 		}
 	}
 	return result, true
 }
 
+// ripe is when a figure is told that has been far from the published one since a time.
+func (d *Damping) ripe(since time.Time) time.Time {
+	if since.Before(d.at) {
+		since = d.at
+	}
+	return since.Add(d.cfg.Hold)
+}
+
 // Next is when Update should be called again although nothing happened; zero: not.
 func (d *Damping) Next() time.Time { return d.next }
 
-// far reports whether k differs from old by more than a step of round trip, or
-// at all in loss. Both are quantised.
+// nearby is by how much round trips may always differ: what a process takes to wake up,
+// now and then. No route is better by it.
+const nearby = time.Millisecond
+
+// far reports whether k differs from old by more than a step of round trip and more than
+// nearby, or at all in loss. Both are quantised.
 func far(k, old LinkInfo) bool {
 	if k.Loss != old.Loss {
 		return true
+	}
+	if (k.RTT - old.RTT).Abs() <= nearby {
+		return false
 	}
 	ratio := float64(k.RTT) / float64(old.RTT)
 	return ratio > 1.3 || ratio < 1/1.3

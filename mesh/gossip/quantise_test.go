@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 	"time"
@@ -66,6 +67,41 @@ func TestDamping(t *testing.T) {
 		}
 		if news != c.news || len(links) != c.count || next != c.next {
 			t.Errorf("at %v: %d links, news %v, next %v", c.at, len(links), news, next)
+		}
+	}
+}
+
+// TestDampingOfMany: where the round trips of many links move, each at its own time, they
+// are told together, at most once in Hold; those of a calm network, never.
+func TestDampingOfMany(t *testing.T) {
+	const links = 20
+	for _, c := range []struct {
+		name        string
+		least, most time.Duration
+		news        int
+	}{
+		{"busy", 2 * time.Millisecond, 50 * time.Millisecond, 12},
+		{"calm", 150 * time.Microsecond, 1100 * time.Microsecond, 0},
+	} {
+		d := NewDamping(DampingConfig{})
+		r := rand.New(rand.NewPCG(1, 2))
+		now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+		all := make([]LinkInfo, links)
+		news := -1               // the first
+		for tick := range 1200 { // 100 ms each
+			for i := range all {
+				all[i].Peer = namedName(byte(i + 1))
+				if tick%150 == i*7 || tick == 0 {
+					all[i].RTT = c.least + time.Duration(r.Float64()*float64(c.most-c.least))
+				}
+			}
+			if _, told := d.Update(now, all); told {
+				news++
+			}
+			now = now.Add(100 * time.Millisecond)
+		}
+		if news > c.news || c.news > 0 && news < 3 {
+			t.Errorf("%s: told %d times in 2 min", c.name, news)
 		}
 	}
 }
