@@ -13,8 +13,8 @@ import (
 	"ripstop/mesh/api"
 )
 
-// long has scenarios wait as long as people would have to.
-var long = flag.Bool("long", false, "wait the minute after which a host may be removed")
+// long has scenarios wait as long as people would have to, and try everything.
+var long = flag.Bool("long", false, "wait the minute after which a host may be removed, measure idle hosts, ping with every size")
 
 // TestHostGone: a host is killed for good. At once it cannot be removed, and what it
 // owned cannot be given out; a minute later its space is somebody else's. When it
