@@ -180,9 +180,15 @@ func (m *Machine) tellOffer(l *leaving) {
 func (m *Machine) notes(b uint32) (list []note) {
 	for i := range m.lay.size {
 		a := m.lay.addr(b*m.lay.size + i)
-		if e := m.entries[a]; e != nil {
-			list = append(list, note{a, e.holder, e.claim})
+		e := m.entries[a]
+		if e == nil {
+			continue
 		}
+		k := note{a, e.holder, e.claim}
+		if e.kind == kindUsed { // listed after Leave: it stays here, in a block of the heir
+			k.holder = m.self
+		}
+		list = append(list, k)
 	}
 	if m.planted(bugHandOverNoNotes) {
 		return nil

@@ -86,6 +86,10 @@ func (m *Machine) Allocate(now time.Time, req Request) uint64 {
 		m.refuse(p, err)
 		return p.id
 	}
+	if m.leaving != nil { // what is given out now would go to the heir with its block
+		m.refuse(p, fail(CauseLeft, "this host is leaving the network"))
+		return p.id
+	}
 	p.deadline = m.now.Add(p.req.Deadline)
 	p.claim = m.claimNumber()
 	if m.genesis == nil {

@@ -71,6 +71,7 @@ func searchScenarios() []*scenario {
 		}
 	}
 	one := netip.MustParseAddr("10.9.0.1") // a's
+	two := netip.MustParseAddr("10.9.0.2") // b's
 	return []*scenario{
 		{
 			name: "genesis", crashes: 1, cuts: 1, depth: 9, lazy: a, begin: ready,
@@ -162,6 +163,14 @@ func searchScenarios() []*scenario {
 			excuse: true, // until a has heard that its disk is old
 			leaps:  1,
 			ops:    []func(*situation){ask(b, "two"), ask(b, "three")},
+		},
+		{
+			name: "leave", crashes: 1, cuts: 1, depth: 8, lazy: -1, begin: together,
+			ops: []func(*situation){
+				func(x *situation) { x.ms[b].Leave(x.now, 0) },
+				ask(b, "one"), give(a, "two", two), give(c, "three", two),
+				func(x *situation) { x.release(b, two) },
+			},
 		},
 		{
 			name: "removal", crashes: 1, leaps: 1, depth: 8, lazy: -1,
