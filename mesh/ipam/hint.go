@@ -3,6 +3,7 @@ package ipam
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"time"
 
@@ -109,11 +110,11 @@ func (m *Machine) mergeHint(h *hint) bool {
 }
 
 // meetSelf compares what others remember of this host with what it knows. A later
-// start or save means that its state was lost or an old one was put back; when the
-// other life answers to this one's next start, it lives: a clone.
+// start or save than the journal's means that its state was lost or an old one was put
+// back; when the other life answers to this one's next start, it lives: a clone. It is
+// not compared with m.boot, which rises in a run (skipClaims).
 func (m *Machine) meetSelf(h *hint) {
-	own := m.hints[m.self]
-	later := h.boot > m.boot || h.boot == m.boot && h.uid != m.cfg.UID || h.boot == m.diskBoot && h.seq > m.diskSeq
+	later := h.boot > m.diskBoot || h.boot == m.diskBoot && h.seq > m.diskSeq
 	if !later || h.uid == m.cfg.UID || !m.verify(m.self, h.sig, hintLabel, h.text()) {
 		return
 	}
@@ -129,11 +130,7 @@ func (m *Machine) meetSelf(h *hint) {
 	if h.boot >= m.boot && h.boot < 1<<31 {
 		m.newBoot(h.boot + 1)
 	}
-	m.diskSeq = max(m.diskSeq, h.seq)
-	if own != nil {
-		m.hintSum[m.self[0]%digestHints] ^= own.sum()
-		delete(m.hints, m.self)
-	}
+	m.diskBoot, m.diskSeq = h.boot, math.MaxUint64 // what else is remembered of that start is no news
 	m.hinted = time.Time{}
 	for _, a := range sortedAddrs(m.entries) {
 		if e := m.entries[a]; e.kind == kindForeign || e.kind == kindReturning {

@@ -1,0 +1,84 @@
+package ipam
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"ripstop/crypto"
+)
+
+// oldDisk is a host that starts from a journal older than what others remember of it,
+// the owner of some of the range beside it, and a way to tell it such a memory.
+func oldDisk(t *testing.T) (m, owner *Machine, remember func(uid crypto.UID, boot uint32, seq uint64)) {
+	a, b, _, _ := pair(t)
+	m = startAgain(t, b, b.encodeSnapshot(b.seq), 77)
+	return m, a, func(uid crypto.UID, boot uint32, seq uint64) {
+		h := &hint{keys: b.cfg.Identity.Public(), origin: b.self, boot: boot, count: 1, uid: uid, seq: seq}
+		h.sig = b.sign(hintLabel, h.text())
+		m.mergeHint(h)
+	}
+}
+
+// startAgain is another run of a host from a journal.
+func startAgain(t *testing.T, m *Machine, journal []byte, uid crypto.UID) *Machine {
+	t.Helper()
+	cfg := m.cfg
+	cfg.UID, cfg.Random = uid, rand.New(rand.NewPCG(uint64(uid), 3))
+	m, err := Restore(cfg, m.now, journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Listed(m.now, nil)
+	return m
+}
+
+// TestOldDiskIsNoticed: whatever start of this host others remember, one that its journal
+// does not know says that the journal is old.
+func TestOldDiskIsNoticed(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		skip  uint32 // boot of a claim number that an owner answered before
+		boot  uint32 // less the journal's
+		seq   uint64 // less the journal's
+		is    bool
+		after uint32 // boot at the least, less the journal's
+	}{
+		{what: "the journal's own start and save", is: false, after: 1},
+		{what: "a later save of that start", seq: 1, is: true, after: 1},
+		{what: "the next start", boot: 1, is: true, after: 2},
+		{what: "a later start", boot: 5, is: true, after: 6},
+		{what: "a start below a number that an owner remembers", skip: 3, boot: 2, is: true, after: 4},
+		{what: "the start of that number", skip: 3, boot: 3, is: true, after: 4},
+	} {
+		m, _, remember := oldDisk(t)
+		disk, seq := m.diskBoot, m.diskSeq
+		if c.skip > 0 {
+			m.skipClaims(uint64(disk+c.skip)<<32 | 9)
+		}
+		remember(5, disk+c.boot, seq+c.seq)
+		if is := !m.recover.IsZero(); is != c.is || m.boot < disk+c.after {
+			t.Errorf("%s: old %v, boot %d after %d", c.what, is, m.boot, disk)
+		}
+		for n := range m.own {
+			if o := m.own[n]; o.until.IsZero() == c.is {
+				t.Fatalf("%s: block %d waits until %v", c.what, n, o.until)
+			}
+		}
+	}
+}
+
+// TestMemoriesOfOneStart: what several neighbours remember of one forgotten start does not
+// make a clone of it; a start above this one's does.
+func TestMemoriesOfOneStart(t *testing.T) {
+	m, _, remember := oldDisk(t)
+	for n := range uint64(3) {
+		remember(5, m.boot-1, m.seq+1+n)
+	}
+	if m.recover.IsZero() || m.cloned != 0 {
+		t.Errorf("until %v, clone %v", m.recover, m.cloned)
+	}
+	remember(5, m.boot+1, 1)
+	if m.cloned != 5 {
+		t.Error("a clone that goes on is not noticed")
+	}
+}
