@@ -54,9 +54,11 @@ func (h *hint) later(o *hint) bool {
 
 // newBoot begins the numbers of another start of this host.
 func (m *Machine) newBoot(boot uint32) {
-	m.boot, m.claims, m.bootSaved = boot, 0, false
-	// Numbers of another start must not look like this one's.
-	m.requests = uint64(boot)<<32 | uint64(m.cfg.Random.Uint32()>>8)
+	// Numbers of another start must not look like this one's, also where that start is
+	// forgotten and had the same boot.
+	first := m.cfg.Random.Uint32() >> 8
+	m.boot, m.claims, m.bootSaved = boot, first, false
+	m.requests = uint64(boot)<<32 | uint64(first)
 	m.touch(saveKey{kind: saveBoot})
 }
 

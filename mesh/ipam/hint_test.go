@@ -3,6 +3,7 @@ package ipam
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"ripstop/crypto"
 )
@@ -80,5 +81,32 @@ func TestMemoriesOfOneStart(t *testing.T) {
 	remember(5, m.boot+1, 1)
 	if m.cloned != 5 {
 		t.Error("a clone that goes on is not noticed")
+	}
+}
+
+// TestNumbersOfAForgottenStart: what an owner noted for a start that this host forgot is
+// not taken for an answer to a request of this start, though both had one boot.
+func TestNumbersOfAForgottenStart(t *testing.T) {
+	now, owner, _ := oldDisk(t)
+	forgotten := startAgain(t, now, now.encodeSnapshot(now.seq), 78)
+	now = startAgain(t, now, now.encodeSnapshot(now.seq), 79)
+	addr := owner.lay.addr(owner.ownOrder[5] * owner.lay.size)
+	forgotten.Allocate(forgotten.now, Request{ID: "gone", Addr: addr})
+	talk(t, owner, forgotten, 0)
+	if e := owner.entries[addr]; e == nil || e.kind != kindHeld {
+		t.Fatalf("at the owner: %+v", e)
+	}
+	for _, n := range now.ownOrder { // nothing here: it has to ask
+		now.own[n].until = owner.now.Add(time.Hour)
+	}
+	now.Allocate(owner.now, Request{ID: "new", Deadline: time.Hour})
+	now.at(owner.now)
+	owner.nextAudit = owner.now
+	talk(t, owner, now, msgAsk)
+	if e := now.entries[addr]; e != nil {
+		t.Errorf("on the host: %+v", e)
+	}
+	if e := owner.entries[addr]; e == nil || e.kind != kindRest {
+		t.Errorf("at the owner: %+v", e)
 	}
 }

@@ -188,9 +188,9 @@ type Machine struct {
 	rests     []rest
 	offers    map[uint32]*offer
 	promises  map[crypto.Name]*promise
-	claims    uint32 // claim numbers used in this boot
+	claims    uint32 // the last claim number of this boot
 	restored  bool
-	diskBoot  uint32 // what the journal said at the start
+	diskBoot  uint32 // what the journal said at the start, or others since
 	diskSeq   uint64
 	listed    bool
 	contact   bool
