@@ -79,7 +79,9 @@ func (h *simHost) release(r *Ready) {
 			h.w.fail(13, "message of %d bytes, type %d", len(s.Bytes), s.Bytes[1])
 		}
 		h.w.trace.Write(s.Bytes)
-		to := h.w.byName[s.To]
+		to := slices.DeleteFunc(slices.Clone(h.w.byName[s.To]), func(o *simHost) bool {
+			return o.clone && o.destroyed // whoever has its name is asked from now on
+		})
 		if len(to) == 0 {
 			continue
 		}
