@@ -56,12 +56,15 @@ func (s *State) Announce(now time.Time, dataset string, news []byte) error {
 	return nil
 }
 
-// askMore sends our digest to whom a full delta came from, now that something new was
-// taken: so much that has changed crosses at once, not one delta a round, and who
-// repeats itself is not asked.
+// askMore sends our digest to all that full deltas came from, now that something new
+// was taken: so much that has changed crosses at once, not one delta a round, and who
+// repeats itself is not asked. All of them, since most only pass on what they were just
+// told, and who has the rest need not be the last that was heard.
 func (s *State) askMore(dataset string) {
-	if n := s.neighbours[s.more[dataset]]; n != nil {
-		s.dataSlot(n, dataset).tell = true
+	for name := range s.more[dataset] {
+		if n := s.neighbours[name]; n != nil {
+			s.dataSlot(n, dataset).tell = true
+		}
 	}
 	delete(s.more, dataset)
 }
@@ -112,7 +115,10 @@ func (s *State) stepData(n *neighbour, b []byte) error {
 	if flags == dataDelta {
 		news, err := d.Merge(s.now, n.name, r.b)
 		if err == nil && len(r.b) > fullDelta {
-			s.more[name] = n.name
+			if s.more[name] == nil {
+				s.more[name] = make(map[crypto.Name]bool)
+			}
+			s.more[name][n.name] = true
 		}
 		if len(news) > 0 && len(news) <= MaxDelta {
 			s.spreadData(name, news, n.name)

@@ -146,6 +146,40 @@ func (p *pages) Digest() []byte {
 	return b
 }
 
+// TestManyDeltasAmongMany: hosts that tell each other what they just got ask the one
+// that has the rest all the same.
+func TestManyDeltasAmongMany(t *testing.T) {
+	w := newWorld(t, 9)
+	var sets [5]*pages
+	for i := range sets {
+		sets[i] = new(pages)
+		w.cfg.Datasets = []Dataset{sets[i]}
+		h := w.add(fmt.Sprintf("h%d", i), false)
+		sets[i].later = func(news []byte) {
+			w.after(10*time.Millisecond, func() {
+				if err := h.Announce(w.now, "pages", news); err != nil {
+					t.Error(err)
+				}
+				h.act()
+			})
+		}
+	}
+	for i := range sets[0].have {
+		sets[0].have[i] = true
+	}
+	for i, a := range w.hosts {
+		for _, b := range w.hosts[:i] {
+			w.connect(a, b)
+		}
+	}
+	w.run(4 * time.Second)
+	for i, s := range sets {
+		if s.have != sets[0].have {
+			t.Errorf("after 4 s h%d has %v", i, s.have)
+		}
+	}
+}
+
 // TestManyDeltas: what takes many deltas crosses a line of hosts without waiting for a
 // round of anti-entropy for each, whether news is told at once or when it is saved;
 // and a neighbour that only repeats itself is not asked again.

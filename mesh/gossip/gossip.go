@@ -157,7 +157,7 @@ type State struct {
 	scratch  []byte
 	touched  []*origin
 	datasets map[string]Dataset
-	more     map[string]crypto.Name // by data set, who gave a full delta and has more
+	more     map[string]map[crypto.Name]bool // by data set, who gave a full delta and may have more
 	stats    Stats
 }
 
@@ -180,7 +180,7 @@ func New(cfg Config, now time.Time) *State {
 		rumours:    make(map[crypto.Name]*rumour),
 		alive:      make(map[crypto.Name]struct{}),
 		datasets:   make(map[string]Dataset),
-		more:       make(map[string]crypto.Name),
+		more:       make(map[string]map[crypto.Name]bool),
 	}
 	for _, d := range cfg.Datasets {
 		if len(d.Name()) == 0 || len(d.Name()) > maxDatasetName || s.datasets[d.Name()] != nil {
