@@ -96,23 +96,17 @@ func (b *backend) Release(ctx context.Context, q api.ReleaseRequest) (api.Moved,
 }
 
 // Start begins the address map here.
-func (b *backend) Start(context.Context) error {
+func (b *backend) Start(ctx context.Context) error {
 	n := (*node)(b)
-	n.mu.Lock()
-	err := n.machine.Start(time.Now())
-	n.addressWork()
-	n.mu.Unlock()
-	return n.addressError(err)
+	_, err := n.askMachine(ctx, "", func(now time.Time) uint64 { return n.machine.Start(now) })
+	return err
 }
 
 // Adopt goes over to the other address map.
-func (b *backend) Adopt(context.Context) error {
+func (b *backend) Adopt(ctx context.Context) error {
 	n := (*node)(b)
-	n.mu.Lock()
-	err := n.machine.Adopt(time.Now())
-	n.addressWork()
-	n.mu.Unlock()
-	return n.addressError(err)
+	_, err := n.askMachine(ctx, "", func(now time.Time) uint64 { return n.machine.Adopt(now) })
+	return err
 }
 
 // leaving is a hand-over of this host's blocks that goes on, whoever watches it.

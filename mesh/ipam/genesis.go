@@ -277,17 +277,26 @@ func (m *Machine) found(g *genesis, fresh bool) {
 }
 
 // Start makes a map with this host as the only founder: the operator's word that
-// no other host makes one.
-func (m *Machine) Start(now time.Time) error {
+// no other host makes one. The answer comes when the map is durable.
+func (m *Machine) Start(now time.Time) uint64 {
 	m.at(now)
-	if m.genesis != nil {
-		return fail(CauseRefused, "there is an address map already, begun by %d founders", len(m.genesis.founders))
-	}
+	m.requests++
+	p := &pending{id: m.requests}
 	list := []crypto.Name{m.self}
-	g := &genesis{prefix: m.lay.prefix, founders: list, sigs: []crypto.Signature{m.sign(founderLabel, listText(m.lay.prefix, list))}}
-	g.hash = genesisHash(m.cfg.Network, g.prefix, list)
-	m.found(g, true)
-	return nil
+	g := &genesis{prefix: m.lay.prefix, founders: list, hash: genesisHash(m.cfg.Network, m.lay.prefix, list)}
+	switch {
+	case !m.contactable():
+		m.refuse(p, m.granting())
+	case m.genesis != nil && (m.genesis.saved || m.genesis.hash != g.hash):
+		m.refuse(p, fail(CauseRefused, "there is an address map already, begun by %d founders", len(m.genesis.founders)))
+	default:
+		if m.genesis == nil { // else it is this one, which could not be saved yet
+			g.sigs = []crypto.Signature{m.sign(founderLabel, listText(m.lay.prefix, list))}
+			m.found(g, true)
+		}
+		m.answers = append(m.answers, Answer{Request: p.id})
+	}
+	return p.id
 }
 
 // mergeGenesis takes a genesis that somebody told.
@@ -334,14 +343,21 @@ func (m *Machine) mergeGenesis(from crypto.Name, g *genesis) {
 }
 
 // Adopt leaves this host's map for the one that was met: what is in use here is
-// claimed there, and fenced where it clashes.
-func (m *Machine) Adopt(now time.Time) error {
+// claimed there, and fenced where it clashes. The answer comes when that is durable.
+func (m *Machine) Adopt(now time.Time) uint64 {
 	m.at(now)
-	if m.met == nil || m.genesis != nil && m.met.hash == m.genesis.hash {
-		return fail(CauseRefused, "no other address map was met")
+	m.requests++
+	p := &pending{id: m.requests}
+	same := m.met != nil && m.genesis != nil && m.met.hash == m.genesis.hash
+	if m.met == nil || same && m.genesis.saved {
+		m.refuse(p, fail(CauseRefused, "no other address map was met"))
+		return p.id
 	}
-	m.change(crypto.Name{}, m.met)
-	return nil
+	if !same { // else it could not be saved yet
+		m.change(crypto.Name{}, m.met)
+	}
+	m.answers = append(m.answers, Answer{Request: p.id})
+	return p.id
 }
 
 // change goes over to another genesis.

@@ -24,6 +24,7 @@ type crowd struct {
 	hosts []*crowdHost
 	at    map[crypto.Name]*crowdHost
 	bytes int // that gossip has sent
+	asked int // messages between machines
 }
 
 type crowdHost struct {
@@ -35,6 +36,8 @@ type crowdHost struct {
 	heard []said
 	due   time.Time // the machine's next tick
 	ends  []error   // of requests
+
+	events []Event
 }
 
 type said struct {
@@ -43,11 +46,8 @@ type said struct {
 	gossip bool
 }
 
-// hundredRange has 4096 blocks of 64 addresses.
-var hundredRange = netip.MustParsePrefix("10.32.0.0/14")
-
 // newCrowd makes n hosts, each linked to about twelve others.
-func newCrowd(t *testing.T, n int) *crowd {
+func newCrowd(t *testing.T, n int, prefix string) *crowd {
 	c := &crowd{t: t, now: simEpoch, at: make(map[crypto.Name]*crowdHost)}
 	random := rand.New(rand.NewPCG(1, 2))
 	source, cache := rand.NewChaCha8([32]byte{9}), gossip.NewCache(1<<16)
@@ -61,7 +61,7 @@ func newCrowd(t *testing.T, n int) *crowd {
 			t.Fatal(err)
 		}
 		uid := crypto.UID(i + 1)
-		h.m, err = newMachine(Config{Identity: h.id, UID: uid, Random: rand.New(rand.NewPCG(uint64(i), 3)), Range: hundredRange}, fakeHooks(bugNone), c.now)
+		h.m, err = newMachine(Config{Identity: h.id, UID: uid, Random: rand.New(rand.NewPCG(uint64(i), 3)), Range: netip.MustParsePrefix(prefix)}, fakeHooks(bugNone), c.now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,9 +129,23 @@ func (c *crowd) meet() {
 func (c *crowd) end(h *crowdHost) {
 	h.gone = true
 	for _, n := range h.near {
-		c.at[n].g.NeighbourDown(c.now, h.id.Name())
+		o := c.at[n]
+		o.g.NeighbourDown(c.now, h.id.Name())
+		o.heard = slices.DeleteFunc(o.heard, func(s said) bool { return s.from == h.id.Name() })
 	}
 	c.meet()
+}
+
+// back brings it back.
+func (c *crowd) back(h *crowdHost) {
+	h.gone, h.heard = false, nil
+	c.meet()
+	for _, n := range h.near {
+		o := c.at[n]
+		o.g.NeighbourUp(c.now, h.id.Name(), h.id.Public())
+		h.g.NeighbourDown(c.now, n)
+		h.g.NeighbourUp(c.now, n, o.id.Public())
+	}
 }
 
 // step lets 50 ms pass.
@@ -174,6 +188,8 @@ func (c *crowd) act(h *crowdHost) {
 	name := h.id.Name()
 	for r := h.m.Ready(c.now); !r.Empty(); r = h.m.Ready(c.now) {
 		h.m.Done(c.now, nil)
+		h.events = append(h.events, r.Events...)
+		c.asked += len(r.Send)
 		for _, q := range r.Send {
 			if o := c.at[q.To]; !o.gone {
 				o.heard = append(o.heard, said{name, q.Bytes, false})
@@ -235,11 +251,9 @@ func TestHundredHosts(t *testing.T) {
 	if !*hundredFlag {
 		t.Skip("run it by -hundred")
 	}
-	c := newCrowd(t, 100)
+	c := newCrowd(t, 100, "10.32.0.0/14") // 4096 blocks of 64 addresses
 	first, taker := c.hosts[0], c.hosts[1]
-	if err := first.m.Start(c.now); err != nil {
-		t.Fatal(err)
-	}
+	first.m.Start(c.now)
 	c.until("all have a share", 5*time.Minute, func() bool {
 		return !slices.ContainsFunc(c.hosts, func(h *crowdHost) bool { return len(h.m.own) == 0 })
 	})

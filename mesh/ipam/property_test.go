@@ -251,9 +251,7 @@ func (w *world) quiet() {
 		w.runFor(20 * time.Second)
 		for _, h := range w.hosts {
 			if h.m != nil && h.m.met != nil && h.m.genesis != nil && bytes.Compare(h.m.met.hash[:], h.m.genesis.hash[:]) < 0 {
-				if err := h.m.Adopt(w.now); err != nil {
-					w.fail(8, "adopt: %v", err)
-				}
+				h.pending[h.m.Adopt(w.now)] = &simRequest{kind: "adopt", made: w.now, deadline: w.now.Add(defaultDeadline)}
 				h.pump()
 			}
 		}
