@@ -58,6 +58,7 @@ func (m *Machine) donors() []crypto.Name {
 func (m *Machine) askDonor(p *pending, want int) {
 	p.next = m.now.Add(retryAsk)
 	donors := m.donors()
+	m.stats.Looked += uint64(len(donors))
 	if len(donors) == 0 {
 		return
 	}
@@ -72,7 +73,7 @@ func (m *Machine) askDonor(p *pending, want int) {
 	p.last = to
 	if p.ask == 0 {
 		m.requests++
-		p.ask = m.requests
+		p.ask, p.asked = m.requests, m.now
 	}
 	m.asks[p.ask] = m.now
 	m.postAsk(p, to, want)
@@ -83,14 +84,16 @@ func (m *Machine) exhausted(p *pending) bool {
 	if len(m.reachable) == 0 || m.now.Before(m.recover) {
 		return false
 	}
-	for _, n := range m.others() {
-		if !m.reachable[n] {
-			return false // it may come back before the deadline
-		}
-	}
+	m.stats.Looked += uint64(len(m.reachable))
 	for n := range m.reachable {
 		if p.denied[n] < 2 {
 			return false
+		}
+	}
+	m.stats.Looked += uint64(len(m.registers))
+	for _, n := range m.others() {
+		if !m.reachable[n] {
+			return false // it may come back before the deadline
 		}
 	}
 	return true
@@ -168,8 +171,9 @@ func (m *Machine) onAsk(from crypto.Name, r *reader) error {
 	}
 	lo, hi := m.lay.usable(subnet)
 	var whole []uint32
+	m.stats.Looked += uint64(len(m.ownOrder))
 	for _, b := range m.ownOrder {
-		if m.lay.mask(b, lo, hi) != 0 && m.donatable(b) {
+		if m.lay.mask(b, lo, hi)&^m.own[b].reserved != 0 && m.donatable(b) {
 			whole = append(whole, b)
 		}
 	}
@@ -338,18 +342,28 @@ func (m *Machine) onDeny(from crypto.Name, r *reader) error {
 	if err := r.end(); err != nil {
 		return err
 	}
-	for _, p := range append(slices.Clone(m.pendings), &m.share) {
-		if p.ask != req || p.last != from { // or it is repeated
-			continue
-		}
-		p.last = crypto.Name{}
-		p.denied[from]++
-		for n := range m.reachable {
-			if p.denied[n] < p.denied[from] {
-				p.next = m.now // somebody else may have some
-			}
+	if m.denied(&m.share, from, req) {
+		m.share.next = m.now
+	}
+	at := slices.IndexFunc(m.pendings, func(p *pending) bool { return p.ask == req })
+	if at >= 0 && m.denied(m.pendings[at], from, req) && m.granting() == nil {
+		m.askDonor(m.pendings[at], wanted(len(m.pendings)-at, m.lay))
+	}
+	return nil
+}
+
+// denied notes that a host has nothing for p, and reports whether somebody who has
+// said so less often may have some. A repeated word is none.
+func (m *Machine) denied(p *pending, from crypto.Name, req uint64) bool {
+	if p.ask != req || p.last != from {
+		return false
+	}
+	p.last = crypto.Name{}
+	p.denied[from]++
+	for n := range m.reachable {
+		if p.denied[n] < p.denied[from] {
+			return true
 		}
 	}
-	m.workRequests()
-	return nil
+	return false
 }

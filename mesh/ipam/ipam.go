@@ -148,6 +148,7 @@ type Stats struct {
 	Merged, Gaps, Conflicts, RefusedRecords    uint64 // registers
 	Malformed, Foreign                         uint64 // messages; of another map
 	SaveFailures                               uint64
+	Looked                                     uint64 // at waiting requests, blocks, addresses and hosts, for requests
 }
 
 // Machine is one host's address management. See the package comment.
@@ -185,6 +186,7 @@ type Machine struct {
 	cursor    uint32
 	entries   map[netip.Addr]*entry
 	ids       map[string][]netip.Addr
+	kept      map[netip.Addr]bool // of entries, those of kindKept
 	rests     []rest
 	offers    map[uint32]*offer
 	promises  map[crypto.Name]*promise
@@ -272,6 +274,7 @@ func newMachine(cfg Config, h *hooks, now time.Time) (*Machine, error) {
 		own:        make(map[uint32]*ownBlock),
 		entries:    make(map[netip.Addr]*entry),
 		ids:        make(map[string][]netip.Addr),
+		kept:       make(map[netip.Addr]bool),
 		offers:     make(map[uint32]*offer),
 		promises:   make(map[crypto.Name]*promise),
 		reachable:  make(map[crypto.Name]bool),

@@ -68,8 +68,10 @@ type pending struct {
 	req      Request
 	deadline time.Time
 	claim    uint64 // number under which an owner may note an address for it
+	made     time.Time
 
-	ask    uint64 // of the last message to donors
+	ask    uint64    // of the last message to donors
+	asked  time.Time // first
 	next   time.Time
 	turn   int
 	last   crypto.Name // whom the last message went to, until it refused
@@ -81,7 +83,7 @@ type pending struct {
 func (m *Machine) Allocate(now time.Time, req Request) uint64 {
 	m.at(now)
 	m.requests++
-	p := &pending{id: m.requests, req: req, denied: make(map[crypto.Name]int)}
+	p := &pending{id: m.requests, req: req, made: m.now, denied: make(map[crypto.Name]int)}
 	if err := m.checkRequest(&p.req); err != nil {
 		m.refuse(p, err)
 		return p.id
@@ -96,7 +98,7 @@ func (m *Machine) Allocate(now time.Time, req Request) uint64 {
 		m.foundAsked = true
 		m.evaluate()
 	}
-	if !m.serve(p) {
+	if !m.serve(p, &round{}) {
 		m.pendings = append(m.pendings, p)
 	}
 	return p.id
@@ -168,7 +170,7 @@ func (m *Machine) claimNumber() uint64 {
 }
 
 // serve answers p if that needs nobody else.
-func (m *Machine) serve(p *pending) bool {
+func (m *Machine) serve(p *pending, o *round) bool {
 	r := &p.req
 	for _, a := range m.ids[r.ID] {
 		e := m.entries[a]
@@ -194,9 +196,14 @@ func (m *Machine) serve(p *pending) bool {
 			}
 		}
 	}
+	if o.full[r.Subnet] {
+		return false
+	}
 	a, ok := m.pick(r.Subnet)
 	if ok {
 		m.take(p, a, kindUsed)
+	} else {
+		remember(&o.full, r.Subnet, true)
 	}
 	return ok
 }
@@ -310,30 +317,82 @@ func (m *Machine) drop(a netip.Addr, e *entry) {
 	}
 }
 
+// maxAsking is how many requests that are the same to donors ask them at a time. What
+// one hears is true for those behind it as well, and what it gets goes to the first.
+const maxAsking = 16
+
+// alike is what makes requests the same to donors.
+type alike struct {
+	subnet netip.Prefix
+	sticky bool
+}
+
+func (p *pending) alike() alike { return alike{p.req.Subnet, p.req.Sticky} }
+
+// round is one look at all requests that wait: what was found out for one of them
+// holds for those behind it, so that a thousand cost no thousand searches.
+type round struct {
+	full    map[netip.Prefix]bool  // nothing of it is free here
+	asking  map[alike]int          // how many there were so far
+	nothing map[alike]time.Time    // everybody has said so since then
+	why     map[netip.Prefix]error // fullReason
+}
+
+// remember writes into a map that mostly is not needed.
+func remember[K comparable, V any](set *map[K]V, k K, v V) {
+	if *set == nil {
+		*set = make(map[K]V)
+	}
+	(*set)[k] = v
+}
+
 // workRequests goes on with what was not answered, and ends what is due.
 func (m *Machine) workRequests() {
-	waiting := m.pendings
+	waiting, o := m.pendings, new(round)
 	m.pendings = nil
+	m.stats.Looked += uint64(len(waiting))
 	for i, p := range waiting {
-		if m.serve(p) {
-			continue
+		switch {
+		case m.serve(p, o):
+		case !m.now.Before(p.deadline) && !m.planted(bugNoDeadline), m.nothingFor(p, o):
+			m.refuse(p, m.reason(p, o))
+		default:
+			m.pendings = append(m.pendings, p)
+			m.goOn(p, o, len(waiting)-i)
 		}
-		if !m.now.Before(p.deadline) && !m.planted(bugNoDeadline) {
-			m.refuse(p, m.reason(p))
-			continue
-		}
-		m.pendings = append(m.pendings, p)
-		if m.genesis == nil || m.granting() != nil || m.now.Before(p.next) {
-			continue
-		}
-		if p.req.Addr.IsValid() {
+	}
+}
+
+// nothingFor reports whether everybody has said, since p was made, that there is nothing.
+func (m *Machine) nothingFor(p *pending, o *round) bool {
+	if p.req.Addr.IsValid() || m.genesis == nil || m.granting() != nil {
+		return false
+	}
+	if since, said := o.nothing[p.alike()]; said && !p.made.After(since) {
+		return true
+	}
+	if m.now.Before(p.next) || !m.exhausted(p) {
+		return false
+	}
+	remember(&o.nothing, p.alike(), p.asked)
+	return true
+}
+
+// goOn asks others for p when it is time to; n requests wait from p on.
+func (m *Machine) goOn(p *pending, o *round, n int) {
+	if m.genesis == nil || m.granting() != nil {
+		return
+	}
+	if p.req.Addr.IsValid() {
+		if !m.now.Before(p.next) {
 			m.askClaim(p)
-		} else if m.exhausted(p) {
-			m.pendings = m.pendings[:len(m.pendings)-1]
-			m.refuse(p, m.reason(p))
-		} else {
-			m.askDonor(p, wanted(len(waiting)-i, m.lay))
 		}
+		return
+	}
+	asking := o.asking[p.alike()]
+	remember(&o.asking, p.alike(), asking+1)
+	if asking < maxAsking && !m.now.Before(p.next) {
+		m.askDonor(p, wanted(n, m.lay))
 	}
 }
 
@@ -341,7 +400,7 @@ func (m *Machine) workRequests() {
 func wanted(n int, l layout) int { return min(1+n/int(l.size), 16) }
 
 // reason says why p was not served.
-func (m *Machine) reason(p *pending) error {
+func (m *Machine) reason(p *pending, o *round) error {
 	if m.genesis == nil {
 		_, lacks := m.component()
 		if own := m.statements[m.self]; own == nil {
@@ -369,7 +428,12 @@ func (m *Machine) reason(p *pending) error {
 	if m.now.Before(m.recover) {
 		return fail(CauseStarting, "this host's address table was lost: it waits %v for others to say what they hold of its addresses", m.recover.Sub(m.now).Round(time.Second))
 	}
-	return m.fullReason(p)
+	why := o.why[p.req.Subnet]
+	if why == nil {
+		why = m.fullReason(p.req.Subnet)
+		remember(&o.why, p.req.Subnet, why)
+	}
+	return why
 }
 
 // by says what an address is for, where that is known.
@@ -388,8 +452,9 @@ func (m *Machine) waits(b uint32) time.Duration {
 }
 
 // fullReason tells a full subnet from one whose free part is out of reach.
-func (m *Machine) fullReason(p *pending) error {
-	lo, hi := m.lay.usable(p.req.Subnet)
+func (m *Machine) fullReason(subnet netip.Prefix) error {
+	lo, hi := m.lay.usable(subnet)
+	m.stats.Looked += uint64((hi-lo)/m.lay.size) + uint64(len(m.entries))
 	gone := make(map[crypto.Name]uint32)
 	for b := lo / m.lay.size; b*m.lay.size < hi; b++ {
 		if o := m.owner(b); o != m.self && !m.reachable[o] {
@@ -407,7 +472,7 @@ func (m *Machine) fullReason(p *pending) error {
 		tail = fmt.Sprintf("; %d addresses of this host rest for up to %v", resting, m.cfg.Rest)
 	}
 	if len(gone) == 0 {
-		return fail(CauseFull, "no address of %v is free here or at the %d hosts in reach%s", p.req.Subnet, len(m.reachable), tail)
+		return fail(CauseFull, "no address of %v is free here or at the %d hosts in reach%s", subnet, len(m.reachable), tail)
 	}
 	var parts []string
 	for _, n := range sortedNames(gone) {
@@ -417,5 +482,5 @@ func (m *Machine) fullReason(p *pending) error {
 		parts = append(parts[:4], fmt.Sprintf("%d more", len(parts)-4))
 	}
 	return fail(CauseUnreachable, "no address of %v is free here or in reach, and these owners are out of reach: %s; for one that is gone for good run `ripstop rmpeer`%s",
-		p.req.Subnet, strings.Join(parts, ", "), tail)
+		subnet, strings.Join(parts, ", "), tail)
 }

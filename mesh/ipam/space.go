@@ -172,6 +172,9 @@ func (m *Machine) set(a netip.Addr, e *entry) {
 			o.busy |= bit
 		}
 	}
+	if delete(m.kept, a); e != nil && e.kind == kindKept {
+		m.kept[a] = true
+	}
 	if e == nil {
 		delete(m.entries, a)
 		m.touchLazy(saveKey{kind: saveEntry, addr: a})
@@ -210,7 +213,7 @@ func (m *Machine) granting() error {
 		return nil
 	case !m.listed:
 		return fail(CauseStarting, "this host is starting: what is attached is not listed yet")
-	case m.restored && !m.contact && len(m.others()) > 0 && m.now.Sub(m.start) < contactWait:
+	case m.restored && !m.contact && m.now.Sub(m.start) < contactWait && len(m.others()) > 0:
 		return fail(CauseStarting, "this host is starting: it has not compared maps with another host yet")
 	}
 	return nil
@@ -226,6 +229,7 @@ func (m *Machine) pick(subnet netip.Prefix) (netip.Addr, bool) {
 		if n == 0 {
 			break
 		}
+		m.stats.Looked++
 		b := m.ownOrder[(start+i)%n]
 		o := m.own[b]
 		if o.frozen || !o.until.IsZero() {
@@ -247,9 +251,11 @@ func (m *Machine) pick(subnet netip.Prefix) (netip.Addr, bool) {
 }
 
 func (m *Machine) pickKept(lo, hi uint32) (best netip.Addr, ok bool) {
-	for a, e := range m.entries {
+	m.stats.Looked += uint64(len(m.kept))
+	for a := range m.kept {
+		e := m.entries[a]
 		offset, in := m.lay.offset(a)
-		if e.kind != kindKept || !in || offset < lo || offset >= hi || m.now.Before(e.until) || m.unsafe(offset) {
+		if !in || offset < lo || offset >= hi || m.now.Before(e.until) || m.unsafe(offset) {
 			continue
 		}
 		if _, there := m.cfg.Elsewhere(a); there {

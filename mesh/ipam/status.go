@@ -71,7 +71,7 @@ func (m *Machine) Status() Status {
 		s.Waiting = strings.TrimPrefix(err.Error(), "ipam: ")
 	}
 	if m.genesis == nil {
-		s.Waiting = strings.TrimPrefix(m.reason(&pending{}).Error(), "ipam: ")
+		s.Waiting = strings.TrimPrefix(m.reason(&pending{}, new(round)).Error(), "ipam: ")
 		return s
 	}
 	s.Map = hex.EncodeToString(m.genesis.hash[:4])

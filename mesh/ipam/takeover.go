@@ -45,7 +45,7 @@ func (m *Machine) Remove(now time.Time, victim crypto.Name, force bool) uint64 {
 	case victim == m.self:
 		m.refuse(p, fail(CauseRefused, "a host does not remove itself: run `ripstop leave` here"))
 	case m.genesis == nil:
-		m.refuse(p, m.reason(p))
+		m.refuse(p, m.reason(p, new(round)))
 	case n == 0 && !named && m.hints[victim] == nil:
 		m.refuse(p, fail(CauseUnknown, "no host %v is known", victim))
 	case m.removal != nil:
