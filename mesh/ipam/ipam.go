@@ -103,7 +103,7 @@ type EventKind uint8
 const (
 	EventFenced   EventKind = iota + 1 // an address in use here is held by another host
 	EventUnfenced                      // and no longer
-	EventLost                          // a block was taken by another host
+	EventLost                          // blocks were taken by another host
 	EventConflict                      // two records with one place; both are kept
 	EventRecovery                      // this host's state was lost
 	EventClone                         // another host runs with this identity
@@ -238,8 +238,9 @@ type Machine struct {
 	answers  []Answer
 	refusals []Answer
 	events   []Event
-	news     map[uint32]bool // blocks to announce
-	newsMap  bool            // genesis or statements to announce
+	lost     map[crypto.Name][]uint32 // blocks that a host took, to become an event
+	news     map[uint32]bool          // blocks to announce
+	newsMap  bool                     // genesis or statements to announce
 	newsHint map[crypto.Name]bool
 }
 
@@ -286,6 +287,7 @@ func newMachine(cfg Config, h *hooks, now time.Time) (*Machine, error) {
 		lastGiven:  make(map[crypto.Name]*given),
 		dirty:      make(map[saveKey]bool),
 		lazy:       make(map[saveKey]bool),
+		lost:       make(map[crypto.Name][]uint32),
 		news:       make(map[uint32]bool),
 		newsHint:   make(map[crypto.Name]bool),
 		next:       1,
@@ -364,6 +366,7 @@ func (m *Machine) Next() time.Time {
 // and Events is of use only after Done.
 func (m *Machine) Ready(now time.Time) Ready {
 	m.at(now)
+	m.tellLost()
 	r := Ready{Refusals: m.refusals, Events: m.events}
 	m.refusals, m.events = nil, nil
 	if m.flight != nil || m.now.Before(m.retry) {

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -119,7 +120,7 @@ func (m *Machine) moved(b uint32, was, is crypto.Name) {
 			m.ownOrder = slices.Delete(m.ownOrder, at, at+1)
 		}
 		if head.last().num == 0 {
-			m.event(EventLost, is, m.lay.addr(b*m.lay.size), "%v took the block at %v; what is in use there is claimed from it", is, m.lay.addr(b*m.lay.size))
+			m.lost[is] = append(m.lost[is], b)
 		}
 	case is == m.self && m.own[b] == nil:
 		o := m.offers[b]
@@ -137,6 +138,20 @@ func (m *Machine) moved(b uint32, was, is crypto.Name) {
 	if was != is {
 		m.reclaimBlock(b)
 	}
+}
+
+// tellLost makes one event of all blocks that a host took: they may be thousands.
+func (m *Machine) tellLost() {
+	for _, taker := range sortedNames(m.lost) {
+		blocks := m.lost[taker]
+		first := m.lay.addr(slices.Min(blocks) * m.lay.size)
+		what := fmt.Sprintf("the block at %v", first)
+		if len(blocks) > 1 {
+			what = fmt.Sprintf("%d blocks of this host, the first at %v", len(blocks), first)
+		}
+		m.event(EventLost, taker, first, "%v took %s; what is in use there is claimed from it", taker, what)
+	}
+	clear(m.lost)
 }
 
 // liftQuarantine ends what has waited long enough.
