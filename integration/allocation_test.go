@@ -2,8 +2,8 @@ package integration
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ripstop/integration/lab"
 	"ripstop/mesh/api"
@@ -78,16 +80,61 @@ func TestDonation(t *testing.T) {
 	}
 }
 
-// TestKilledWhileSaving: a daemon is killed again and again while addresses are given
-// out and released; what was acknowledged is there at the next start, as it was.
+// atWrite is closed at the n-th write into a directory from now on: a file that is
+// made, written or renamed. Nobody has seen it more than a moment before.
+func atWrite(t *testing.T, dir string, n int) <-chan struct{} {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := os.NewFile(uintptr(fd), "inotify")
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MODIFY|unix.IN_MOVED_TO|unix.IN_CLOSE_WRITE); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(chan struct{})
+	go func() {
+		defer close(seen)
+		defer events.Close()
+		b := make([]byte, 4096)
+		for events.SetReadDeadline(time.Now().Add(3*time.Second)) == nil {
+			k, err := events.Read(b)
+			if err != nil {
+				return
+			}
+			for at := 0; at < k; at += unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[at+12:])) {
+				if n--; n == 0 {
+					return
+				}
+			}
+		}
+	}()
+	return seen
+}
+
+// TestKilledWhileSaving: a daemon is killed at its first write of state, at its second,
+// and so on, while addresses are given out and released, and while it starts. What was
+// acknowledged is there at the next start, as it was.
 func TestKilledWhileSaving(t *testing.T) {
 	s := tell(t, lab.Config{Hosts: []string{"a"}})
-	random := rand.New(rand.NewPCG(1, 2))
 	given := make(map[string]netip.Addr)
 	var mu sync.Mutex
-	names, kills := 0, 15
-	for kill := range kills {
+	const starts, kills = 10, 30
+	names := 0
+	for kill := range kills + starts {
+		if at := kill - kills; at >= 0 {
+			seen := atWrite(t, s.Host("a").State(), at+1)
+			d, err := s.Host("a").Start(lab.StartConfig{NoWait: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-seen
+			if err := d.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
 		s.up("a", lab.StartConfig{})
+		seen := atWrite(t, s.Host("a").State(), kill+1)
 		has := make(map[string]netip.Addr)
 		owner := make(map[netip.Addr]string)
 		for _, u := range s.ipam("a").Uses {
@@ -131,14 +178,14 @@ func TestKilledWhileSaving(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Duration(20+random.IntN(200)) * time.Millisecond)
+		<-seen
 		if err := s.Host("a").Daemon().Kill(); err != nil {
 			t.Fatal(err)
 		}
 		cancel()
 		wg.Wait()
 	}
-	t.Logf("%d kills, %d addresses acknowledged and kept", kills, len(given))
+	t.Logf("%d kills, %d of them while it started; %d addresses acknowledged and kept", kills+2*starts, starts, len(given))
 	if len(given) < kills {
 		t.Errorf("only %d addresses were given", len(given))
 	}

@@ -162,7 +162,7 @@ func (h *simHost) answer(a Answer) {
 	}
 	if r.kind == "allocate" {
 		h.w.stats.granted++
-		if r.calm {
+		if r.calm && h.w.now.Sub(r.made) <= 5*time.Second {
 			h.w.stats.reached++
 		}
 	}

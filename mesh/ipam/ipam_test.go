@@ -380,46 +380,22 @@ func TestJournal(t *testing.T) {
 
 // TestJoinIsASemilattice: the order in which chains are heard does not matter.
 func TestJoinIsASemilattice(t *testing.T) {
-	rng := rand.New(rand.NewPCG(5, 5))
+	looked := 0
 	for round := range 10 {
 		w := simulate(uint64(1000+round), bugNone)
-		var source *simHost
 		for _, h := range w.hosts {
 			if h.m != nil && h.m.genesis != nil && len(h.m.registers) > 0 {
-				source = h
+				h.checkJoin(rand.New(rand.NewPCG(5, uint64(round))))
+				looked++
+				break
 			}
 		}
-		if source == nil {
-			continue
+		if w.err != nil {
+			t.Fatalf("round %d: %v", round, w.err)
 		}
-		var chains []*chain
-		for _, b := range sortedKeys(source.m.registers) {
-			c := source.m.held(b)
-			for n := 1; n <= len(c.steps); n++ { // also what was true earlier
-				chains = append(chains, &chain{block: b, prior: c.prior, before: c.before, steps: c.steps[:n], hashes: c.hashes[:n]})
-			}
-		}
-		var first [digestGroups]uint64
-		for order := range 3 {
-			rng.Shuffle(len(chains), func(i, j int) { chains[i], chains[j] = chains[j], chains[i] })
-			m, err := newMachine(source.config(), fakeHooks(bugNone), simEpoch)
-			if err != nil {
-				t.Fatal(err)
-			}
-			g := *source.m.genesis
-			m.found(&g, true)
-			for _, c := range append(slices.Clone(chains), chains...) {
-				m.merge(source.name, c)
-			}
-			for _, r := range m.registers {
-				m.showSaved(r.latest)
-			}
-			if order == 0 {
-				first = m.groups
-			} else if m.groups != first {
-				t.Fatalf("round %d: two orders give two maps", round)
-			}
-		}
+	}
+	if looked < 5 {
+		t.Errorf("only %d hosts had something to join", looked)
 	}
 }
 

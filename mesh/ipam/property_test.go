@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
@@ -278,6 +279,12 @@ func (w *world) quiet() {
 		}
 	}
 	w.checkLent()
+	for i, h := range w.hosts {
+		if h.m != nil && h.m.genesis != nil {
+			h.checkJoin(rand.New(rand.NewPCG(uint64(w.steps), uint64(i)))) // not w.rng: this is no part of the history
+			break
+		}
+	}
 	for _, h := range w.hosts {
 		for _, r := range h.pending {
 			if w.now.Sub(r.deadline) > time.Second {
@@ -311,6 +318,41 @@ func (w *world) checkEqual() {
 		}
 		if h.m.groups != first.m.groups { // hints may be on their way
 			w.fail(8, "hosts %d and %d have different digests", h.i, first.i)
+		}
+	}
+}
+
+// checkJoin is property 5: what a host knows, and knew, gives one map, in whatever order
+// and however often it is heard.
+func (h *simHost) checkJoin(random *rand.Rand) {
+	var chains []*chain
+	for _, b := range sortedKeys(h.m.registers) {
+		c := h.m.held(b)
+		for n := 1; n <= len(c.steps); n++ { // also what was true earlier
+			chains = append(chains, &chain{block: b, prior: c.prior, before: c.before, steps: c.steps[:n], hashes: c.hashes[:n]})
+		}
+	}
+	var first [digestGroups]uint64
+	for order := range 3 {
+		random.Shuffle(len(chains), func(i, j int) { chains[i], chains[j] = chains[j], chains[i] })
+		cfg := Config{Identity: h.id, UID: 1, Random: random, Range: h.w.prefix}
+		m, err := newMachine(cfg, fakeHooks(h.w.bug), simEpoch)
+		if err != nil {
+			h.w.fail(5, "%v", err)
+			return
+		}
+		g := *h.m.genesis
+		m.found(&g, true)
+		for _, c := range append(slices.Clone(chains), chains...) {
+			m.merge(h.name, c)
+		}
+		for _, r := range m.registers {
+			m.showSaved(r.latest)
+		}
+		if order == 0 {
+			first = m.groups
+		} else if m.groups != first {
+			h.w.fail(5, "host %d: two orders give two maps", h.i)
 		}
 	}
 }

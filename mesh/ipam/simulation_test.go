@@ -413,10 +413,10 @@ func TestSimulation(t *testing.T) {
 		}
 		return true
 	})
-	t.Logf("%d seeds, %.1f simulated hours, %d steps, %d requests, %d granted; in calm times with space %d, of them granted %d",
+	t.Logf("%d seeds, %.1f simulated hours, %d steps, %d requests, %d granted; in calm times with space %d, of them granted within 5 s %d",
 		len(list), total.Hours(), steps, requests, granted, reachable, reached)
 	if reached*100 < reachable*99 {
-		t.Errorf("of %d requests that could be served only %d were", reachable, reached)
+		t.Errorf("of %d requests that could be served only %d were, within 5 s", reachable, reached)
 	}
 }
 
