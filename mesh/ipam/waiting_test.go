@@ -73,10 +73,10 @@ func TestManyWaiting(t *testing.T) {
 		t.Run(at.name, func(t *testing.T) {
 			few, fewMessages := refused(t, at.few, at.step)
 			many, manyMessages := refused(t, at.many, at.more)
-			if many > 15*few {
+			if many > 8*few {
 				t.Errorf("ten times the requests looked at %d things instead of %d", many, few)
 			}
-			if manyMessages > 15*fewMessages {
+			if manyMessages > 5*fewMessages {
 				t.Errorf("ten times the requests took %d messages instead of %d", manyMessages, fewMessages)
 			}
 		})
