@@ -93,8 +93,9 @@ type Queue interface {
 	ReadBatch(frames []Frame) (int, error)
 	// WriteBatch writes the frames in order and returns how many the kernel took.
 	// A frame that is refused is skipped and the rest still written; the error is
-	// the first refusal. Off must be at least Capabilities.VirtioHeader: the bytes
-	// before Off are overwritten.
+	// the first refusal. Off must be at least Capabilities.VirtioHeader: so many bytes
+	// before Off are the device's during the call, and afterwards what they were, so
+	// that frames may stand close together.
 	WriteBatch(frames []Frame) (int, error)
 }
 

@@ -327,7 +327,18 @@ func (w *tapWriter) writeFrame(fd uintptr, f *Frame) error {
 	if at < 0 || f.Len <= 0 || f.Off+f.Len > len(f.Buf) {
 		return errBounds
 	}
-	putVirtio(f.Buf[at:f.Off], &f.Offload, f.Buf[f.Off:f.Off+f.Len])
+	// Another frame may stand right before this one: it gets its bytes back.
+	var before [virtioTunnelHeader]byte
+	header := f.Buf[at:f.Off]
+	copy(before[:], header)
+	putVirtio(header, &f.Offload, f.Buf[f.Off:f.Off+f.Len])
+	err := w.writePlaced(fd, f, at)
+	copy(header, before[:])
+	return err
+}
+
+// writePlaced writes a frame whose virtio header stands in front of it, at at.
+func (w *tapWriter) writePlaced(fd uintptr, f *Frame, at int) error {
 	if len(f.More) > 0 {
 		return w.writePieces(fd, f, at)
 	}

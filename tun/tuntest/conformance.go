@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -287,8 +288,8 @@ func testWrite(t *testing.T, device tun.Device, end End) {
 
 func head(b []byte) []byte { return b[:min(len(b), 64)] }
 
-// testWriteInPlace: only the header's bytes before the frame are overwritten, and
-// nothing behind it: another frame may stand there.
+// testWriteInPlace: nothing before the frame and nothing behind it is changed, for
+// other frames may stand there, and none of them is spoiled by its neighbours' headers.
 func testWriteInPlace(t *testing.T, device tun.Device, end End) {
 	header := device.Capabilities().VirtioHeader
 	for _, off := range []int{header, header + 1, 77, tun.Headroom} {
@@ -306,9 +307,28 @@ func testWriteInPlace(t *testing.T, device tun.Device, end End) {
 			t.Fatalf("offset %d:\n got %x\nwant %x", off, got, want)
 		}
 		for i, b := range f.Buf {
-			if (i < off-header || i >= off+len(want)) && b != 0xa5 {
-				t.Fatalf("offset %d: byte %d outside the frame was overwritten", off, i)
+			if (i < off || i >= off+len(want)) && b != 0xa5 {
+				t.Fatalf("offset %d: byte %d outside the frame was changed", off, i)
 			}
+		}
+	}
+	// Three without room between them, the last first.
+	buf := make([]byte, tun.Headroom)
+	var frames []tun.Frame
+	for i := range 3 {
+		frames = append(frames, tun.Frame{Off: len(buf), Len: 60 + i})
+		buf = append(buf, Frame(end.There, end.Here, i, 60+i)...)
+	}
+	for i := range frames {
+		frames[i].Buf = buf
+	}
+	slices.Reverse(frames)
+	if n, err := device.Queues()[0].WriteBatch(frames); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	for i := 2; i >= 0; i-- {
+		if want, got := Frame(end.There, end.Here, i, 60+i), receive(t, end); !bytes.Equal(got, want) {
+			t.Fatalf("frame %d of three in a row:\n got %x\nwant %x", i, got, want)
 		}
 	}
 }

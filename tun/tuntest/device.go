@@ -216,11 +216,14 @@ func (q *queue) write(f *tun.Frame) error {
 	if f.Off < header || f.Len <= 0 || f.Off+f.Len > len(f.Buf) {
 		return errBounds
 	}
-	clear(f.Buf[f.Off-header : f.Off])
+	room := f.Buf[f.Off-header : f.Off]
+	before := slices.Clone(room)
+	clear(room)
 	frame := slices.Clone(f.Bytes())
 	for _, piece := range f.More {
 		frame = append(frame, piece...)
 	}
+	copy(room, before)
 	switch {
 	case len(frame) < 14:
 		return errShort
