@@ -38,6 +38,9 @@ func (s *Super) Put(dst, frame []byte, i, size int) int {
 	head := dst[:s.HeaderLen]
 	copy(head, frame[:s.HeaderLen])
 	copy(dst[s.HeaderLen:s.HeaderLen+n], frame[s.HeaderLen+from:s.HeaderLen+from+n])
+	if s.around.l4 != 0 {
+		s.around.put(head, i, s.HeaderLen+n)
+	}
 	ip, l4 := head[s.l3:s.ChecksumStart], head[s.ChecksumStart:]
 	if s.v6 {
 		binary.BigEndian.PutUint16(ip[ipv6Payload:], uint16(s.HeaderLen-s.l3-ipv6Len+n))

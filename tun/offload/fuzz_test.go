@@ -14,6 +14,18 @@ import (
 // is exact. The frame is one that parse took.
 func exactly(frame []byte) bool {
 	h, _ := parse(frame)
+	return exactlyAt(frame, h)
+}
+
+// exactlyTunnelled is exactly of both checksums of a frame that open took; a UDP
+// checksum that is not used counts as exact.
+func exactlyTunnelled(frame []byte, innerL3 int) bool {
+	e, h, _ := open(frame, innerL3)
+	outer, _ := parse(frame)
+	return exactlyAt(frame, h) && (!e.summed || exactlyAt(frame, outer))
+}
+
+func exactlyAt(frame []byte, h headers) bool {
 	over := slices.Clone(frame[h.l3+12 : h.l3+20])
 	if h.v6 {
 		over = slices.Clone(frame[h.l3+8 : h.l3+40])
@@ -34,18 +46,29 @@ func seeds(f *testing.F, add func(p *packet)) {
 	}
 }
 
+func tunnelSeeds(f *testing.F, add func(p *tunnelled)) {
+	r := rand.New(rand.NewPCG(25, 26))
+	for range 40 {
+		add(randomTunnelled(r, r.IntN(300)))
+	}
+}
+
 // FuzzParse: no frame and no header lead out of bounds; what is cut is sound and
 // is all of the payload.
 func FuzzParse(f *testing.F) {
 	seeds(f, func(p *packet) {
 		frame, o := p.super(max(1, len(p.payload)/3))
-		f.Add(frame, uint8(o.Type), true, o.ECN, o.SegmentSize, o.ChecksumStart, o.ChecksumOffset, 50)
+		f.Add(frame, uint8(o.Type), true, o.ECN, o.SegmentSize, o.ChecksumStart, o.ChecksumOffset, uint16(0), uint16(0), 50)
 		frame, o = p.single()
-		f.Add(frame, uint8(0), true, false, uint16(0), o.ChecksumStart, o.ChecksumOffset, 7)
+		f.Add(frame, uint8(0), true, false, uint16(0), o.ChecksumStart, o.ChecksumOffset, uint16(0), uint16(0), 7)
+	})
+	tunnelSeeds(f, func(p *tunnelled) {
+		frame, o := p.super(max(1, len(p.inner.payload)/3))
+		f.Add(frame, uint8(o.Type), true, o.ECN, o.SegmentSize, o.ChecksumStart, o.ChecksumOffset, o.OuterL4, o.InnerL3, 50)
 	})
 	dst := make([]byte, 1<<17)
-	f.Fuzz(func(t *testing.T, frame []byte, kind uint8, needs, ecn bool, asked, start, offset uint16, size int) {
-		o := tun.Offload{NeedsChecksum: needs, Type: tun.GSOType(kind), ECN: ecn, SegmentSize: asked, ChecksumStart: start, ChecksumOffset: offset}
+	f.Fuzz(func(t *testing.T, frame []byte, kind uint8, needs, ecn bool, asked, start, offset, outerL4, innerL3 uint16, size int) {
+		o := tun.Offload{NeedsChecksum: needs, Type: tun.GSOType(kind), ECN: ecn, SegmentSize: asked, ChecksumStart: start, ChecksumOffset: offset, OuterL4: outerL4, InnerL3: innerL3}
 		frame = slices.Clip(frame)
 		s, ok := Parse(frame, o)
 		if !ok {
@@ -61,7 +84,11 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("segment %d: %d bytes", i, n)
 			}
 			segment := slices.Clone(dst[:n])
-			if !CompleteSegment(segment) || !exactly(segment) {
+			if in := s.InnerL3(); in != 0 {
+				if !CompleteTunnelled(segment, in) || !exactlyTunnelled(segment, in) {
+					t.Fatalf("segment %d of a tunnel is not sound: %x", i, segment)
+				}
+			} else if !CompleteSegment(segment) || !exactly(segment) {
 				t.Fatalf("segment %d is not sound: %x", i, segment)
 			}
 			payload = append(payload, segment[s.HeaderLen:]...)
@@ -89,8 +116,20 @@ func FuzzComplete(f *testing.F) {
 		frame, o = p.single()
 		f.Add(frame, o.ChecksumStart, o.ChecksumOffset)
 	})
+	tunnelSeeds(f, func(p *tunnelled) {
+		frame, innerL3, _, _ := p.frame(partial)
+		f.Add(frame, uint16(innerL3), uint16(0))
+	})
 	f.Fuzz(func(t *testing.T, frame []byte, start, offset uint16) {
 		before := slices.Clone(frame)
+		if CompleteTunnelled(frame, int(start)) {
+			if !exactlyTunnelled(frame, int(start)) {
+				t.Fatalf("tunnel not exact: %x", frame)
+			}
+			copy(frame, before)
+		} else if !bytes.Equal(frame, before) {
+			t.Fatal("tunnel refused and changed")
+		}
 		field := int(start) + int(offset)
 		unchanged := func(field int) {
 			t.Helper()
@@ -128,10 +167,15 @@ func FuzzComplete(f *testing.F) {
 // FuzzJoin: whatever frames come in whatever order, what is written is, cut again,
 // the same frames in the same order.
 func FuzzJoin(f *testing.F) {
-	join := func(frames [][]byte) []byte {
+	join := func(frames [][]byte, innerL3 ...int) []byte {
 		var b []byte
-		for _, frame := range frames {
-			b = append(binary.BigEndian.AppendUint16(b, uint16(len(frame))), frame...)
+		for i, frame := range frames {
+			in := 0
+			if i < len(innerL3) {
+				in = innerL3[i]
+			}
+			b = binary.BigEndian.AppendUint16(b, uint16(len(frame)))
+			b = append(binary.BigEndian.AppendUint16(b, uint16(in)), frame...)
 		}
 		return b
 	}
@@ -144,22 +188,30 @@ func FuzzJoin(f *testing.F) {
 		f.Add(join(frames))
 		f.Add(join(append(frames[1:], frames...)))
 	})
+	tunnelSeeds(f, func(p *tunnelled) {
+		var frames [][]byte
+		var places []int
+		for _, s := range p.cut(max(1, len(p.inner.payload)/4)) {
+			b, in, _, _ := s.frame(partial)
+			frames, places = append(frames, b), append(places, in)
+		}
+		f.Add(join(frames, places...))
+		f.Add(join(append(frames, frames...), places...))
+	})
 	var j Joiner
 	f.Fuzz(func(t *testing.T, input []byte) {
 		var in, want [][]byte
-		for len(input) >= 2 {
-			n := min(int(binary.BigEndian.Uint16(input)), len(input)-2)
-			frame := input[2 : 2+n]
-			input = input[2+n:]
+		var places []int
+		for len(input) >= 4 {
+			n := min(int(binary.BigEndian.Uint16(input)), len(input)-4)
+			frame, place := input[4:4+n], int(binary.BigEndian.Uint16(input[2:]))
+			input = input[4+n:]
 			finished := slices.Clone(frame)
-			if CompleteSegment(finished) {
-				in, want = append(in, frame), append(want, finished)
+			if place != 0 && CompleteTunnelled(finished, place) || place == 0 && CompleteSegment(finished) {
+				in, want, places = append(in, frame), append(want, finished), append(places, place)
 			}
 		}
-		var got [][]byte
-		for _, f := range joinAll(t, &j, in) {
-			got = append(got, recut(t, &f)...)
-		}
+		got := finishedFrames(t, joinTunnelled(t, &j, in, places))
 		if !slices.EqualFunc(got, want, bytes.Equal) {
 			t.Fatalf("%x\nwant\n%x", got, want)
 		}

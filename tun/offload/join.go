@@ -24,8 +24,12 @@ type Joiner struct {
 	// NoTCP and NoUDP: such frames are not joined, because the device does not take
 	// super-frames of that kind. They stay as they are over Reset.
 	NoTCP, NoUDP bool
+	// NoTunnel and NoTunnelChecksum: the device takes no tunnelled super-frames, or none
+	// whose outer UDP checksum is used.
+	NoTunnel, NoTunnelChecksum bool
 
-	head     headers // of the first frame
+	head     headers  // of the first frame; of a tunnelled one those of the inner packet
+	around   envelope // of the first frame
 	first    []byte
 	n        int    // frames gathered
 	closed   bool   // nothing may follow
@@ -57,23 +61,44 @@ func (j *Joiner) Len() int { return j.n }
 // that the frame is none, so that it can't be partial and is to be dropped.
 func (j *Joiner) Add(frame []byte) bool {
 	if j.n == 0 {
-		return j.begin(frame)
+		h, ok := parse(frame)
+		if ok {
+			j.around = envelope{}
+			j.begin(frame, &h, h.l3)
+		}
+		return ok
 	}
-	if j.closed {
+	if j.closed || j.around.l4 != 0 {
 		return false
 	}
-	return j.follow(frame)
+	return j.follow(frame, 0)
 }
 
-func (j *Joiner) begin(frame []byte) bool {
-	h, ok := parse(frame)
-	if !ok {
+// AddTunnelled is Add for frames with a tunnelled packet at innerL3. The envelope must
+// continue that of the first as well: equal but for its lengths, and the next IPv4 ID.
+// Tunnelled datagrams are not joined: not every receiver of a tunnel takes them so.
+func (j *Joiner) AddTunnelled(frame []byte, innerL3 int) bool {
+	if j.n == 0 {
+		e, h, ok := open(frame, innerL3)
+		if ok {
+			j.around = e
+			j.begin(frame, &h, int(e.l3))
+			j.closed = j.closed || !h.tcp || j.NoTunnel || e.summed && j.NoTunnelChecksum || !e.right(frame)
+		}
+		return ok
+	}
+	if j.closed || j.around.l4 == 0 || innerL3 != j.head.l3 || !j.around.follows(j.first, frame, j.n, innerL3) {
 		return false
 	}
-	j.head, j.first, j.n = h, frame, 1
+	return j.follow(frame, innerL3)
+}
+
+// begin takes the first frame, whose first IP header stands at ip.
+func (j *Joiner) begin(frame []byte, h *headers, ip int) {
+	j.head, j.first, j.n = *h, frame, 1
 	j.size = h.end - h.payload
 	j.payload = j.size
-	j.room = min(maxPacket-(h.payload-h.l3), tun.MaxFrame-h.payload)
+	j.room = min(maxPacket-(h.payload-ip), tun.MaxFrame-h.payload)
 	j.most, j.last = MaxJoin, 0
 	j.closed = j.size == 0 || h.end != len(frame)
 	if !h.v6 {
@@ -88,26 +113,25 @@ func (j *Joiner) begin(frame []byte) bool {
 		j.most = MaxJoinUDP
 		j.closed = j.closed || j.NoUDP
 	}
-	return true
 }
 
-// follow compares a frame with the first. Equal bytes have equal lengths of
-// headers, so the frame need not be parsed.
-func (j *Joiner) follow(frame []byte) bool {
+// follow compares a frame with the first, from from on. Equal bytes have equal lengths
+// of headers, so the frame need not be parsed.
+func (j *Joiner) follow(frame []byte, from int) bool {
 	h, first := &j.head, j.first
 	n := len(frame) - h.payload
 	if n <= 0 || n > j.size || n > j.room-j.payload || j.n >= j.most {
 		return false
 	}
 	if h.v6 {
-		if !same(first, frame, 0, h.l3+ipv6Payload) ||
+		if !same(first, frame, from, h.l3+ipv6Payload) ||
 			!same(first, frame, h.l3+ipv6Next, h.l4+tcpSequence) ||
 			int(binary.BigEndian.Uint16(frame[h.l3+ipv6Payload:])) != len(frame)-h.l3-ipv6Len {
 			return false
 		}
 	} else {
 		ip := frame[h.l3:h.l4]
-		if !same(first, frame, 0, h.l3+ipv4Total) ||
+		if !same(first, frame, from, h.l3+ipv4Total) ||
 			!same(first, frame, h.l3+ipv4Fragment, h.l3+ipv4Checksum) ||
 			!same(first, frame, h.l3+ipv4Source, h.l4+tcpSequence) ||
 			int(binary.BigEndian.Uint16(ip[ipv4Total:])) != len(frame)-h.l3 ||
@@ -147,8 +171,9 @@ func same(a, b []byte, from, to int) bool {
 // Frame makes f the super-frame of what is gathered. f.Buf, f.Off and f.Len must
 // show the first frame that was added; its headers are rewritten in place. f.More
 // becomes the other frames' payloads, without copying, in memory of the Joiner: it
-// holds until Reset. A single frame becomes what Partial makes of it. Nothing can
-// be added afterwards before Reset.
+// holds until Reset. A single frame becomes what Partial makes of it; a tunnelled one
+// the same with the place of its inner checksum, which any device takes that takes
+// unfinished ones. Nothing can be added afterwards before Reset.
 //
 // It is false when nothing is gathered or f does not show the first frame.
 func (j *Joiner) Frame(f *tun.Frame) bool {
@@ -156,13 +181,18 @@ func (j *Joiner) Frame(f *tun.Frame) bool {
 		return false
 	}
 	j.closed = true
+	h, first, e := &j.head, j.first, &j.around
 	if j.n == 1 {
 		f.More = nil
+		if e.l4 != 0 {
+			f.Offload = h.partial(first, h.end-h.l4)
+			e.finish(first, h)
+			return true
+		}
 		var ok bool
-		f.Offload, ok = Partial(j.first)
+		f.Offload, ok = Partial(first)
 		return ok
 	}
-	h, first := &j.head, j.first
 	length := h.payload - h.l4 + j.payload
 	if h.v6 {
 		binary.BigEndian.PutUint16(first[h.l3+ipv6Payload:], uint16(h.l4-h.l3-ipv6Len+length))
@@ -178,6 +208,14 @@ func (j *Joiner) Frame(f *tun.Frame) bool {
 		f.Offload.ECN = first[h.l4+tcpFlags]&flagCWR != 0
 	} else {
 		binary.BigEndian.PutUint16(first[h.l4+udpLength:], uint16(length))
+	}
+	if e.l4 != 0 {
+		e.put(first, 0, h.l4+length)
+		if e.summed {
+			// As the inner one: each segment's is made of it.
+			binary.BigEndian.PutUint16(first[e.l4+udpChecksum:], fold(e.pseudo(first, h.l4+length)))
+		}
+		f.Offload.OuterL4, f.Offload.InnerL3 = e.l4, uint16(h.l3)
 	}
 	f.More = j.pieces[:j.n-1]
 	return true

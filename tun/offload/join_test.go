@@ -13,6 +13,12 @@ import (
 // one super-frame.
 func joinAll(t testing.TB, j *Joiner, frames [][]byte) []tun.Frame {
 	t.Helper()
+	return joinEach(t, j, frames, func(i int, frame []byte) bool { return j.Add(frame) })
+}
+
+// joinEach is joinAll with another way to add frame i.
+func joinEach(t testing.TB, j *Joiner, frames [][]byte, add func(i int, frame []byte) bool) []tun.Frame {
+	t.Helper()
 	var out []tun.Frame
 	var first tun.Frame
 	flush := func() {
@@ -28,11 +34,11 @@ func joinAll(t testing.TB, j *Joiner, frames [][]byte) []tun.Frame {
 		j.Reset()
 	}
 	j.Reset()
-	for _, b := range frames {
+	for i, b := range frames {
 		f := buffered(b)
-		if !j.Add(f.Bytes()) {
+		if !add(i, f.Bytes()) {
 			flush()
-			if !j.Add(f.Bytes()) {
+			if !add(i, f.Bytes()) {
 				t.Fatalf("refused by an empty Joiner: %x", b)
 			}
 		}
@@ -59,7 +65,7 @@ func recut(t testing.TB, f *tun.Frame) [][]byte {
 	}
 	train := cutAll(t, frame, f.Offload, 1<<16)
 	for _, segment := range train {
-		if !CompleteSegment(segment) {
+		if in := int(f.Offload.InnerL3); in != 0 && !CompleteTunnelled(segment, in) || in == 0 && !CompleteSegment(segment) {
 			t.Fatal("can't be completed")
 		}
 	}

@@ -270,3 +270,101 @@ func TestKernelJoin(t *testing.T) {
 		}
 	}
 }
+
+// TestKernelTunnelJoin is TestKernelJoin for the trains of tunnels: nobody but this
+// kernel's segmentation says what a tunnelled super-frame means.
+func TestKernelTunnelJoin(t *testing.T) {
+	r := newRig(t)
+	usable := r.tap.Capabilities()
+	if !usable.Tunnel || !usable.TunnelChecksum {
+		t.Skip("this kernel has no such super-frames")
+	}
+	stamps := []byte{1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8}
+	cases := []struct {
+		name string
+		p    tunnelled
+	}{
+		{"IPv4 in IPv4", tunnelled{inner: packet{flags: 0x18}}},
+		{"IPv6 in IPv4", tunnelled{inner: packet{v6: true, flags: 0x18}}},
+		{"IPv4 in IPv6", tunnelled{outer: packet{v6: true}, inner: packet{flags: 0x10}}},
+		{"IPv6 in IPv6", tunnelled{outer: packet{v6: true}, inner: packet{v6: true, flags: 0x10}}},
+		{"with CWR", tunnelled{inner: packet{flags: 0xd8}}},
+		{"with time stamps", tunnelled{outer: packet{id: 0xfffe, frag: 0x4000}, inner: packet{flags: 0x10, tcpOptions: stamps, id: 0xfffd, sequence: 1<<32 - 2000}}},
+		{"tagged", tunnelled{outer: packet{tags: [][2]uint16{{0x8100, 7}}}, inner: packet{flags: 0x10}}},
+		{"tagged inside", tunnelled{encap: encapsulations["VXLAN, tag inside"], inner: packet{flags: 0x10}}},
+		{"GENEVE", tunnelled{encap: encapsulations["GENEVE with options"], inner: packet{v6: true, flags: 0x10}}},
+		{"no Ethernet inside", tunnelled{encap: encapsulations["VXLAN-GPE without Ethernet"], inner: packet{flags: 0x10}}},
+	}
+	var j Joiner
+	const (
+		asItIs = iota
+		segmented
+		finished
+	)
+	for mode, name := range []string{"as it is", "segmented", "finished"} {
+		switch mode {
+		case segmented:
+			if err := netlink.LinkSetGSOMaxSize(r.host, 1000); err != nil {
+				t.Fatal(err)
+			}
+		case finished:
+			ethtool(t, "c0", unix.ETHTOOL_STXCSUM, 0)
+			ethtool(t, "c0", unix.ETHTOOL_STSO, 0)
+			ethtool(t, "c0", unix.ETHTOOL_SGSO, 0)
+		}
+		for _, c := range cases {
+			for _, summed := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%s/outer sum %v", name, c.name, summed), func(t *testing.T) {
+					p := c.p
+					p.summed = summed
+					if p.encap == nil {
+						p.encap = encapsulations["VXLAN"]
+					}
+					p.outer.hops, p.outer.ports = 64, [2]uint16{4444, 4789}
+					p.inner.hops, p.inner.ports, p.inner.tcp = 64, [2]uint16{4000, 5000}, true
+					p.inner.payload = make([]byte, 7*1237+300)
+					for i := range p.inner.payload {
+						p.inner.payload[i] = byte(i*7 + i>>8)
+					}
+					train := p.cut(1237)
+					runs := [][]*tunnelled{train, train[:3], train[4:], train[:1], train[7:]}
+					var frames [][]byte
+					for _, run := range runs {
+						var in [][]byte
+						var places []int
+						for _, s := range run {
+							b, at, _, _ := s.frame(partial)
+							in, places = append(in, b), append(places, at)
+						}
+						out := joinTunnelled(t, &j, in, places)
+						if len(out) != 1 {
+							t.Fatalf("%d frames became %d", len(in), len(out))
+						}
+						frames = append(frames, whole(&out[0]))
+						if n, err := r.tap.Queues()[0].WriteBatch(out); n != 1 || err != nil {
+							t.Fatal(n, err)
+						}
+					}
+					for i, run := range runs {
+						if mode == asItIs {
+							if got, unfinished := r.next(t); !bytes.Equal(got, frames[i]) || !unfinished {
+								t.Fatalf("run %d: unfinished %v\n%x\nwant\n%x", i, unfinished, got[:min(len(got), 130)], frames[i][:min(len(frames[i]), 130)])
+							}
+							continue
+						}
+						for k, s := range run {
+							got, unfinished := r.next(t)
+							want, _, _, _ := s.frame(exact)
+							if mode == segmented {
+								want, _ = s.single()
+							}
+							if !bytes.Equal(got, want) || unfinished != (mode == segmented) {
+								t.Fatalf("run %d, segment %d of %d: unfinished %v\n%x\nwant\n%x", i, k, len(run), unfinished, got[:min(len(got), 130)], want[:min(len(want), 130)])
+							}
+						}
+					}
+				})
+			}
+		}
+	}
+}

@@ -15,7 +15,7 @@
 // protects the bytes. A frame whose field was set to 0 and about which the record
 // in front says so is called partial. Who takes it out of the overlay gives it to
 // a kernel that finishes it (Partial, Joiner) or writes the exact sum
-// (CompleteSegment).
+// (CompleteSegment, CompleteTunnelled).
 //
 // What a virtio header says of a frame is compared with what the frame itself says
 // and never believed alone: the kernel accepts headers that make no sense, and
@@ -29,9 +29,15 @@
 // segment, CWR with the first. TCP may be cut smaller than its sender asked,
 // datagrams never.
 //
+// A super-frame may be a packet that a UDP tunnel carries (tunnel.go): then the lengths,
+// the ID and the checksums around it advance as well, and each segment must be told
+// apart from frames without a tunnel, by the place of the inner packet, for the frame
+// does not show what is unfinished.
+//
 // The package is pure, allocates nothing and keeps no state but a Joiner's. It is
 // not told the size of a path: the caller gives the payload size that a segment
 // may have.
 //
-// Read parse.go first, then cut.go and join.go; finish.go is about single frames.
+// Read parse.go first, then cut.go and join.go; finish.go is about single frames, tunnel.go
+// about tunnels.
 package offload

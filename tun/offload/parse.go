@@ -83,15 +83,25 @@ type headers struct {
 // parse finds a whole TCP segment or UDP datagram in a frame. It is false for
 // everything else, also where the sum's pseudo-header isn't what the IP header
 // shows (source routes, Mobile IPv6).
-func parse(frame []byte) (headers, bool) {
+func parse(frame []byte) (headers, bool) { return parseAt(frame, 0, maxHeader) }
+
+// parseAt is parse of the IP packet at l3, or of the frame's own where that is 0; the
+// headers end at limit at most.
+func parseAt(frame []byte, l3, limit int) (headers, bool) {
 	var h headers
 	var proto byte
 	var ok bool
-	if h.l3, h.end, h.v6, ok = network(frame); !ok {
+	if l3 == 0 {
+		h.l3, h.end, h.v6, ok = network(frame)
+	} else {
+		h.l3 = l3
+		h.end, h.v6, ok = bounds(frame, l3)
+	}
+	if !ok {
 		return headers{}, false
 	}
 	if h.v6 {
-		if h.l4, proto, ok = extensions(frame[:h.end], h.l3); !ok {
+		if h.l4, proto, ok = extensions(frame[:h.end], h.l3, limit); !ok {
 			return headers{}, false
 		}
 	} else {
@@ -123,7 +133,7 @@ func parse(frame []byte) (headers, bool) {
 	default:
 		return headers{}, false
 	}
-	return h, h.payload <= maxHeader
+	return h, h.payload <= limit
 }
 
 // network finds the IP packet of a frame behind at most two VLAN tags: where it
@@ -156,8 +166,8 @@ func network(frame []byte) (l3, end int, v6, ok bool) {
 }
 
 // extensions walks the extension headers of the IPv6 packet that starts at l3 and
-// ends with the frame (RFC 8200 section 4), up to what it carries.
-func extensions(frame []byte, l3 int) (l4 int, proto byte, ok bool) {
+// ends with the frame (RFC 8200 section 4), up to what it carries, to limit at most.
+func extensions(frame []byte, l3, limit int) (l4 int, proto byte, ok bool) {
 	at, proto := l3+ipv6Len, frame[l3+ipv6Next]
 	for {
 		switch proto {
@@ -171,7 +181,7 @@ func extensions(frame []byte, l3 int) (l4 int, proto byte, ok bool) {
 			return 0, 0, false
 		}
 		length := 8 + 8*int(frame[at+1])
-		if at+length > len(frame) || at+length > maxHeader { // the latter bounds the walk
+		if at+length > len(frame) || at+length > limit { // the latter bounds the walk
 			return 0, 0, false
 		}
 		switch proto {
@@ -286,6 +296,7 @@ type Super struct {
 	rest     uint64 // headerSum of an IPv4 header
 	id       uint16
 	sequence uint32
+	around   envelope
 }
 
 // Parse reads the headers of a frame and compares them with what o says of it. The
@@ -294,14 +305,23 @@ type Super struct {
 // UDP frame has nothing that could be cut and is refused.
 //
 // It is false when the frame can't be cut or contradicts o: another protocol,
-// three tags, IP fragments, a source route, a tunnel (the checksum isn't the outer
-// layer 4's), lengths that don't fit each other or the frame, a wrong IPv4 header
-// checksum, a type for another protocol, a super-frame without NeedsChecksum,
-// without segment size, with more than 2048 segments, or with SYN, RST or URG.
+// three tags, IP fragments, a source route, a single frame of a tunnel (the checksum
+// isn't the outer layer 4's), lengths that don't fit each other or the frame, a wrong
+// IPv4 header checksum, a type for another protocol, a super-frame without
+// NeedsChecksum, without segment size, with more than 2048 segments, or with SYN, RST
+// or URG.
 // HeaderLen of o is not looked at: the kernel's is wrong for forwarded frames.
 func Parse(frame []byte, o tun.Offload) (Super, bool) {
-	h, ok := parse(frame)
-	if !ok || o.OuterL4 != 0 || o.InnerL3 != 0 {
+	var around envelope
+	innerL3, limit := 0, maxHeader
+	if o.OuterL4 != 0 || o.InnerL3 != 0 {
+		if innerL3 = around.surround(frame, o); innerL3 == 0 {
+			return Super{}, false
+		}
+		limit = maxTunnelHeader
+	}
+	h, ok := parseAt(frame, innerL3, limit)
+	if !ok {
 		return Super{}, false
 	}
 	s := Super{
@@ -312,6 +332,7 @@ func Parse(frame []byte, o tun.Offload) (Super, bool) {
 		l3:             h.l3,
 		tcp:            h.tcp,
 		v6:             h.v6,
+		around:         around,
 	}
 	if o.NeedsChecksum && (int(o.ChecksumStart) != s.ChecksumStart || int(o.ChecksumOffset) != s.ChecksumOffset) {
 		return Super{}, false

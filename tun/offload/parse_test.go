@@ -78,7 +78,7 @@ func TestParseKernel(t *testing.T) {
 	inner, innerOffload = (&packet{hops: 64, tcp: true, flags: 0x10, payload: r(62000)}).super(1398)
 	nested, _, _ = vxlan(inner).frame(partial)
 	innerOffload.ChecksumStart, innerOffload.OuterL4, innerOffload.InnerL3 = 84, 34, 64
-	rows = append(rows, row{"VXLAN super-frame", nested, innerOffload, false, 0})
+	rows = append(rows, row{"VXLAN super-frame", nested, innerOffload, true, 48})
 	for _, c := range rows {
 		t.Run(c.name, func(t *testing.T) {
 			s, ok := Parse(c.frame, c.o)

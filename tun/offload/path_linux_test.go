@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,8 +29,8 @@ import (
 type host struct {
 	ns  *netns.NS
 	tap tun.Device
-	// How many frames carry cut, and how many it joined.
-	cut, joined atomic.Int64
+	// How many frames carry cut, how many it joined, and how many segments were of tunnels.
+	cut, joined, tunnelled atomic.Int64
 }
 
 func newHost(t *testing.T, number byte, mtu int) *host {
@@ -119,16 +121,22 @@ func (h *host) carry(t *testing.T, other *host, size int, join bool) {
 				g := &segments[k]
 				g.Off = tun.Headroom
 				g.Len = s.Put(g.Buf[g.Off:], f.Bytes(), k, size)
+				add, complete := j.Add, CompleteSegment
+				if in := s.InnerL3(); in != 0 {
+					h.tunnelled.Add(1)
+					add = func(b []byte) bool { return j.AddTunnelled(b, in) }
+					complete = func(b []byte) bool { return CompleteTunnelled(b, in) }
+				}
 				if !join {
-					if !CompleteSegment(g.Bytes()) {
+					if !complete(g.Bytes()) {
 						t.Error("a segment can't be finished")
 					}
 					write(tun.Frame{Buf: g.Buf, Off: g.Off, Len: g.Len})
 					continue
 				}
-				if !j.Add(g.Bytes()) {
+				if !add(g.Bytes()) {
 					flush()
-					j.Add(g.Bytes())
+					add(g.Bytes())
 				}
 				if j.Len() == 1 {
 					first = k
@@ -257,4 +265,72 @@ func datagrams(t *testing.T, a, b *host, address string) {
 			t.Fatalf("a datagram of %d bytes, want %d, or other bytes", n, len(want))
 		}
 	}
+}
+
+// TestKernelTunnelPath is TestKernelPath through VXLAN and GENEVE devices of the two
+// kernels, which take what they are given for a tunnel's datagrams: their own, with the
+// outer checksum and without.
+func TestKernelTunnelPath(t *testing.T) {
+	for _, c := range []struct {
+		name, link string
+	}{
+		{"VXLAN over IPv4", "type vxlan id 7 dstport 4789 remote 10.32.0.%d udpcsum"},
+		{"VXLAN over IPv4 without outer sum", "type vxlan id 7 dstport 4789 remote 10.32.0.%d noudpcsum"},
+		{"VXLAN over IPv6", "type vxlan id 7 dstport 4789 remote fd32::%d"},
+		{"VXLAN over IPv6 without outer sum", "type vxlan id 7 dstport 4789 remote fd32::%d udp6zerocsumtx udp6zerocsumrx"},
+		{"GENEVE over IPv4", "type geneve id 7 remote 10.32.0.%d"},
+	} {
+		for _, join := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, joined %v", c.name, join), func(t *testing.T) {
+				a, b := newHost(t, 1, 1500), newHost(t, 2, 1500)
+				if !a.tap.Capabilities().Tunnel {
+					t.Skip("this kernel has no such super-frames")
+				}
+				for number, h := range map[int]*host{1: a, 2: b} {
+					add := strings.Fields("link add v0 " + fmt.Sprintf(c.link, 3-number))
+					if out := h.ip(t, add...); out != "" {
+						t.Skipf("this kernel has no such device: %s", out)
+					}
+					for _, line := range []string{
+						fmt.Sprintf("addr add 10.33.0.%d/24 dev v0", number),
+						fmt.Sprintf("addr add fd33::%d/64 dev v0 nodad", number),
+						"link set v0 mtu 1400 up",
+					} {
+						if out := h.ip(t, strings.Fields(line)...); out != "" {
+							t.Fatal(out)
+						}
+					}
+				}
+				var loops sync.WaitGroup
+				loops.Go(func() { a.carry(t, b, 1200, join) })
+				loops.Go(func() { b.carry(t, a, 1200, join) })
+				defer loops.Wait()
+				defer b.tap.Close()
+				defer a.tap.Close()
+				for _, address := range []string{"10.33.0.2", "fd33::2"} {
+					stream(t, a, b, address)
+					datagrams(t, a, b, address)
+				}
+				if a.tunnelled.Load() < 1000 || join != (a.joined.Load() > 0) {
+					t.Errorf("%d segments of tunnels, %d frames joined: the test shows nothing", a.tunnelled.Load(), a.joined.Load())
+				}
+				t.Logf("%d frames cut into %d segments of tunnels, %d joined", a.cut.Load(), a.tunnelled.Load(), a.joined.Load())
+			})
+		}
+	}
+}
+
+// ip runs the program ip in the host, and returns what it complains of.
+func (h *host) ip(t *testing.T, args ...string) (complaint string) {
+	t.Helper()
+	if err := h.ns.Do(func() error {
+		out, err := exec.Command("ip", args...).CombinedOutput()
+		if err != nil {
+			complaint = fmt.Sprintf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return complaint
 }
