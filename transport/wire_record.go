@@ -27,6 +27,11 @@ const (
 	RecordLast RecordFlags = 1 << 2
 	// RecordFragment: a piece of a frame; Aux is the piece's offset.
 	RecordFragment RecordFlags = 1 << 3
+	// RecordTunnel, only with RecordPartial and never with RecordFragment: the frame is a
+	// UDP datagram that carries an IP packet, which stands Aux bytes from the start of the
+	// frame. What is unfinished is the checksum inside that packet, and the outer one
+	// unless its field is 0.
+	RecordTunnel RecordFlags = 1 << 4
 )
 
 // Record is the header of one frame inside a datagram's sealed body.
@@ -37,7 +42,7 @@ type Record struct {
 	VNI            uint16 // the virtual network
 	ChecksumStart  uint16 // from the start of the frame, with RecordPartial
 	ChecksumOffset uint16 // from ChecksumStart, with RecordPartial
-	Aux            uint16 // with RecordFragment
+	Aux            uint16 // with RecordFragment or RecordTunnel
 }
 
 // Put writes the record header to the first RecordLen bytes of b, which must be there.

@@ -50,6 +50,7 @@ var (
 		{Record{Length: 3, VNI: 0x0102}, "0003 00 00 0102 0000 0000 0000"},
 		{Record{Length: 3, Flags: RecordPartial | RecordTrain | RecordLast, Position: 7, VNI: 1, ChecksumStart: 34, ChecksumOffset: 16, Aux: 0xfffe},
 			"0003 07 07 0001 0022 0010 fffe"},
+		{Record{Length: 3, Flags: RecordPartial | RecordTrain | RecordTunnel, Aux: 64}, "0003 13 00 0000 0000 0000 0040"},
 	}
 	probes = []struct {
 		value Probe

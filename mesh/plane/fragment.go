@@ -74,7 +74,7 @@ type assembly struct {
 	spans  [maxSpans]span // that have come, ascending, with gaps between them
 	count  int            // of them
 	since  int64
-	buf    []byte // room for a record header, then the frame
+	buf    []byte // room for a header, then the frame
 }
 
 // span is a part of a frame.
@@ -83,12 +83,12 @@ type span struct{ from, to int }
 // assembler puts frames together for one inbound loop.
 type assembler struct {
 	slots [fragmentSlots]assembly
-	kept  []byte // whole frames, each behind room for a record header
+	kept  []byte // whole frames, each behind frameRoom bytes
 	at    int    // end of them
 }
 
-// add takes a piece. When it completes its frame, the frame is returned behind room
-// for a record header, valid until the next add. It reports the frames that were
+// add takes a piece. When it completes its frame, the frame is returned behind frameRoom
+// bytes, valid until the next add. It reports the frames that were
 // given up for this one, and whether the piece made sense.
 func (as *assembler) add(now int64, peer *Peer, r transport.Record, piece []byte) (frame []byte, lost int, ok bool) {
 	length, off := int(r.ChecksumStart)+1, int(r.Aux)
@@ -100,12 +100,12 @@ func (as *assembler) add(now int64, peer *Peer, r transport.Record, piece []byte
 		a.peer = nil
 		return nil, lost + 1, true
 	}
-	copy(a.buf[transport.RecordLen+off:], piece)
+	copy(a.buf[frameRoom+off:], piece)
 	if a.count > 1 || a.spans[0] != (span{0, length}) {
 		return nil, lost, true
 	}
 	a.peer = nil
-	return a.buf[:transport.RecordLen+length], lost, true
+	return a.buf[:frameRoom+length], lost, true
 }
 
 // keep copies a frame that add returned to where it stays until release; nil: there is
@@ -192,7 +192,7 @@ func (as *assembler) find(now int64, peer *Peer, number uint16, length int) (slo
 	a := &as.slots[pick]
 	buf := a.buf
 	if buf == nil {
-		buf = make([]byte, transport.RecordLen+maxAssembled)
+		buf = make([]byte, frameRoom+maxAssembled)
 	}
 	*a = assembly{peer: peer, number: number, length: length, since: now, buf: buf}
 	return a, lost

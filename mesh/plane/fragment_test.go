@@ -106,7 +106,7 @@ func TestAssemblerAnyOrder(t *testing.T) {
 			if want := left[number] == 0 && !missing[number]; (got != nil) != want {
 				t.Fatalf("frame %d: complete %v, want %v", number, got != nil, want)
 			}
-			if got != nil && !bytes.Equal(got[transport.RecordLen:], s.frame) {
+			if got != nil && !bytes.Equal(got[frameRoom:], s.frame) {
 				t.Fatalf("frame %d was put together wrongly", number)
 			}
 		}
@@ -210,11 +210,11 @@ func TestAssemblerKeeps(t *testing.T) {
 			}
 			kept = append(kept, b)
 		}
-		if len(kept) != keptFrames/(1514+transport.RecordLen) {
+		if len(kept) != keptFrames/(1514+frameRoom) {
 			t.Errorf("%d are kept", len(kept))
 		}
 		for n, b := range kept {
-			if !bytes.Equal(b[transport.RecordLen:], bytes.Repeat([]byte{byte(n)}, 1514)) {
+			if !bytes.Equal(b[frameRoom:], bytes.Repeat([]byte{byte(n)}, 1514)) {
 				t.Fatalf("frame %d has changed", n)
 			}
 		}
@@ -259,7 +259,7 @@ func FuzzAssembler(f *testing.F) {
 			if r.Length == 0 {
 				continue // ParseRecord refuses it
 			}
-			if frame, _, _ := as.add(int64(len(b)), p, r, make([]byte, r.Length)); frame != nil && len(frame) != int(r.ChecksumStart)+1+transport.RecordLen {
+			if frame, _, _ := as.add(int64(len(b)), p, r, make([]byte, r.Length)); frame != nil && len(frame) != int(r.ChecksumStart)+1+frameRoom {
 				t.Fatalf("a frame of %d bytes for %+v", len(frame), r)
 			}
 		}

@@ -12,6 +12,10 @@ import (
 	"ripstop/tun/offload"
 )
 
+// frameRoom is how many bytes stand before every frame for the device's header, all of
+// them of its own datagram: the datagram's header and the record's.
+const frameRoom = transport.HeaderLen + transport.RecordLen
+
 // strangeEvery is how often, in nanoseconds, one peer's unknown address is reported.
 const strangeEvery = 100e6
 
@@ -61,6 +65,7 @@ func (p *Plane) newInbound(batch int) *inbound {
 		in.msgs[i].Buf = make([]byte, 1<<16)
 	}
 	in.joiner.NoTCP, in.joiner.NoUDP = !p.capabilities.TCP, !p.capabilities.UDP
+	in.joiner.NoTunnel, in.joiner.NoTunnelChecksum = !p.capabilities.Tunnel, !p.capabilities.TunnelChecksum
 	return in
 }
 
@@ -176,7 +181,7 @@ func (in *inbound) sealed(b []byte, from arrival) {
 	if h.Type == transport.TypeData {
 		in.heard(r, from)
 	}
-	in.records(r, body)
+	in.records(r, b[:transport.HeaderLen+len(body)])
 }
 
 // verified reports whether a clear datagram came from where its peer was proven to
@@ -227,21 +232,22 @@ func (in *inbound) heard(r *Receiver, from arrival) {
 	}
 }
 
-// records takes the frames out of an opened datagram.
-func (in *inbound) records(r *Receiver, body []byte) {
-	for len(body) > 0 {
-		at := body
+// records takes the frames out of a datagram that was opened in place.
+func (in *inbound) records(r *Receiver, b []byte) {
+	for body := b[transport.HeaderLen:]; len(body) > 0; {
 		rec, frame, rest, err := transport.ParseRecord(body)
 		if err != nil {
 			in.p.counters.add(dropRecord, 1)
 			return
 		}
+		end := len(b) - len(rest)
 		body = rest
 		if rec.Flags&transport.RecordFragment != 0 {
 			in.piece(r, rec, frame)
 			continue
 		}
-		if rec.Flags&^(transport.RecordPartial|transport.RecordTrain) != 0 {
+		if rec.Flags&^(transport.RecordPartial|transport.RecordTrain|transport.RecordTunnel) != 0 ||
+			rec.Flags&(transport.RecordPartial|transport.RecordTunnel) == transport.RecordTunnel {
 			in.p.counters.add(dropRecord, 1)
 			continue
 		}
@@ -249,18 +255,18 @@ func (in *inbound) records(r *Receiver, body []byte) {
 			in.p.counters.add(dropNetwork, 1)
 			continue
 		}
-		in.deliver(r, at[:transport.RecordLen+len(frame)], rec.Flags)
+		in.deliver(r, b[end-len(frame)-frameRoom:end], rec.Flags, int(rec.Aux))
 	}
 }
 
 // deliver gives a frame that r's peer sent to the device, if the switch lets it. It
-// stands in b behind room for a record header. What continues the train that is being
-// gathered has the headers of its first frame, and so goes where that one went.
-func (in *inbound) deliver(r *Receiver, b []byte, flags transport.RecordFlags) {
-	frame := b[transport.RecordLen:]
+// stands in b behind frameRoom bytes; aux is its record's. What continues the train that
+// is being gathered has the headers of its first frame, and so goes where that one went.
+func (in *inbound) deliver(r *Receiver, b []byte, flags transport.RecordFlags, aux int) {
+	frame := b[frameRoom:]
 	r.Peer.FramesIn.Add(1)
 	r.Peer.BytesIn.Add(uint64(len(frame)))
-	if in.from == r.Peer && flags&transport.RecordPartial != 0 && in.joiner.Len() > 0 && in.joiner.Add(frame) {
+	if in.from == r.Peer && flags&transport.RecordPartial != 0 && in.joiner.Len() > 0 && in.join(frame, flags, aux) {
 		return
 	}
 	d := in.p.cfg.Switch.FromPeer(in.snapshot.Table, in.now, in.p.cfg.VNI, r.Peer.ID, frame)
@@ -268,7 +274,15 @@ func (in *inbound) deliver(r *Receiver, b []byte, flags transport.RecordFlags) {
 		in.p.counters.drop(d.Drop)
 		return
 	}
-	in.write(r.Peer, b, int(d.Flow)%len(in.writes), flags)
+	in.write(r.Peer, b, int(d.Flow)%len(in.writes), flags, aux)
+}
+
+// join gives a partial frame to the joiner.
+func (in *inbound) join(frame []byte, flags transport.RecordFlags, aux int) bool {
+	if flags&transport.RecordTunnel != 0 {
+		return in.joiner.AddTunnelled(frame, aux)
+	}
+	return in.joiner.Add(frame)
 }
 
 // piece takes a piece of a frame.
@@ -285,39 +299,47 @@ func (in *inbound) piece(r *Receiver, rec transport.Record, piece []byte) {
 			in.flushFrames()
 			b = in.assembler.keep(frame)
 		}
-		in.deliver(r, b, rec.Flags&transport.RecordPartial)
+		in.deliver(r, b, rec.Flags&transport.RecordPartial, 0)
 	}
 }
 
-// write takes a frame for the device. It stands behind its record header, which is
-// read by now and is the room for the kernel's header. Frames of one train are
+// write takes a frame for the device. It stands behind the headers that it came with,
+// or the end of another frame: the room for the kernel's header. Frames of one train are
 // gathered; others keep their order with them.
-func (in *inbound) write(from *Peer, b []byte, queue int, flags transport.RecordFlags) {
-	frame := b[transport.RecordLen:]
+func (in *inbound) write(from *Peer, b []byte, queue int, flags transport.RecordFlags, aux int) {
+	frame := b[frameRoom:]
 	if flags&transport.RecordPartial != 0 {
 		if in.p.capabilities.Checksum {
-			in.gather(from, b, queue)
+			in.gather(from, b, queue, flags, aux)
 			return
 		}
-		if !offload.CompleteSegment(frame) {
+		if !complete(frame, flags, aux) {
 			in.p.counters.add(dropRecord, 1)
 			return
 		}
 	}
 	in.flushJoined()
-	in.writes[queue] = append(in.writes[queue], tun.Frame{Buf: b, Off: transport.RecordLen, Len: len(frame)})
+	in.writes[queue] = append(in.writes[queue], tun.Frame{Buf: b, Off: frameRoom, Len: len(frame)})
+}
+
+// complete makes a partial frame a finished one.
+func complete(frame []byte, flags transport.RecordFlags, aux int) bool {
+	if flags&transport.RecordTunnel != 0 {
+		return offload.CompleteTunnelled(frame, aux)
+	}
+	return offload.CompleteSegment(frame)
 }
 
 // gather begins a super-frame with a partial frame that continues no other.
-func (in *inbound) gather(from *Peer, b []byte, queue int) {
-	frame := b[transport.RecordLen:]
+func (in *inbound) gather(from *Peer, b []byte, queue int, flags transport.RecordFlags, aux int) {
+	frame := b[frameRoom:]
 	in.flushJoined()
-	if !in.joiner.Add(frame) {
+	if !in.join(frame, flags, aux) {
 		in.p.counters.add(dropRecord, 1)
 		return
 	}
 	in.from, in.queue = from, queue
-	in.joined[0] = tun.Frame{Buf: b, Off: transport.RecordLen, Len: len(frame)}
+	in.joined[0] = tun.Frame{Buf: b, Off: frameRoom, Len: len(frame)}
 }
 
 // relay takes a datagram that a neighbour handed over for us or for another.

@@ -248,7 +248,7 @@ func (out *outbound) unfinished(to, hop *Outlet, flow uint16, f *tun.Frame) {
 	super, ok := offload.Parse(frame, f.Offload)
 	size := limit(to, hop) - overhead - super.HeaderLen
 	switch {
-	case ok && (super.Count(max(size, minCut)) == 1 || f.Offload.Type == tun.GSONone && super.Whole):
+	case ok && super.InnerL3() == 0 && (super.Count(max(size, minCut)) == 1 || f.Offload.Type == tun.GSONone && super.Whole):
 		// One piece, finished but for its checksum, which the seal makes needless.
 		super.Normalise(frame)
 		out.plain(to, hop, flow, frame, transport.RecordPartial)
@@ -266,17 +266,27 @@ func (out *outbound) cut(to, hop *Outlet, flow uint16, frame []byte, super *offl
 	longest := super.HeaderLen + super.Step(size)
 	if super.Step(size) > size {
 		// Datagrams may not be cut smaller: each is a frame longer than its path.
+		// One of a tunnel is finished: a fragment has no room to say where it isn't.
 		for i := range super.Count(size) {
-			n := super.Put(out.scratch, frame, i, size)
-			out.plain(to, hop, flow, out.scratch[:n], transport.RecordPartial)
+			segment, flags := out.scratch[:super.Put(out.scratch, frame, i, size)], transport.RecordPartial
+			if super.InnerL3() != 0 && offload.CompleteTunnelled(segment, super.InnerL3()) {
+				flags = 0
+			}
+			out.plain(to, hop, flow, segment, flags)
 		}
 		return
+	}
+	r := transport.Record{Flags: transport.RecordPartial | transport.RecordTrain, VNI: uint16(out.p.cfg.VNI)}
+	if super.InnerL3() != 0 {
+		r.Flags |= transport.RecordTunnel
+		r.Aux = uint16(super.InnerL3())
 	}
 	for i := range super.Count(size) {
 		out.close()
 		out.begin(to, hop, flow, longest)
 		n := super.Put(out.arena[out.at+transport.RecordLen:], frame, i, size)
-		out.record(n, transport.RecordPartial|transport.RecordTrain)
+		r.Length = uint16(n)
+		r.Put(out.arena[out.at:])
 		out.at += transport.RecordLen + n
 	}
 	out.close()

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"ripstop/crypto"
+	"ripstop/transport"
 	"ripstop/tun"
 	"ripstop/tun/offload"
 	"ripstop/tun/tuntest"
@@ -133,12 +134,161 @@ func TestSuperFrames(t *testing.T) {
 	}
 }
 
-// rightTCP reports whether an IPv4 packet's TCP checksum is right.
-func rightTCP(ip []byte) bool {
-	pseudo := append(append([]byte(nil), ip[12:20]...), 0, 6, byte((len(ip)-20)>>8), byte(len(ip)-20))
-	tcp := ip[20:]
-	if len(tcp)%2 == 1 {
-		tcp = append(bytes.Clone(tcp), 0)
+// tunnelFrame is a TCP super-frame in VXLAN from one host's endpoint to another's.
+func tunnelFrame(from, to *host, payload, size int, summed bool) ([]byte, tun.Offload) {
+	inside, o := superFrame(from, to, payload, size)
+	const around = 14 + 20 + 8 + 8
+	b := make([]byte, around, around+len(inside))
+	copy(b, inside[:14])
+	ip := b[14:]
+	ip[0], ip[8], ip[9] = 0x45, 64, 17
+	binary.BigEndian.PutUint16(ip[2:], uint16(around-14+len(inside)))
+	copy(ip[12:], inside[26:34])
+	binary.BigEndian.PutUint16(ip[10:], ^sum16(ip[:20]))
+	udp := ip[20:]
+	binary.BigEndian.PutUint16(udp, 40000)
+	binary.BigEndian.PutUint16(udp[2:], 4789)
+	binary.BigEndian.PutUint16(udp[4:], uint16(16+len(inside)))
+	if summed {
+		pseudo := append(bytes.Clone(ip[12:20]), 0, 17, udp[4], udp[5])
+		binary.BigEndian.PutUint16(udp[6:], sum16(pseudo))
 	}
-	return sum16(append(pseudo, tcp...)) == 0xffff
+	udp[8], udp[14] = 8, 7
+	o.OuterL4, o.InnerL3 = 34, around+14
+	o.ChecksumStart += around
+	o.HeaderLen += around
+	return append(b, inside...), o
+}
+
+// TestTunnelledSuperFrames: a super-frame of a tunnel crosses as a train and comes out as
+// one where the device takes it, else as segments that are right inside and outside.
+func TestTunnelledSuperFrames(t *testing.T) {
+	full := tun.Capabilities{VirtioHeader: 24, Checksum: true, TCP: true, UDP: true, Tunnel: true, TunnelChecksum: true}
+	for _, c := range []struct {
+		name         string
+		capabilities tun.Capabilities
+		summed       bool
+		joined       bool
+	}{
+		{"joined", full, false, true},
+		{"joined, with outer checksum", full, true, true},
+		{"no outer checksums", tun.Capabilities{VirtioHeader: 24, Checksum: true, TCP: true, UDP: true, Tunnel: true}, true, false},
+		{"no tunnels", tun.Capabilities{VirtioHeader: 10, Checksum: true, TCP: true, UDP: true}, false, false},
+		{"no tunnels, with outer checksum", tun.Capabilities{VirtioHeader: 10, Checksum: true, TCP: true, UDP: true}, true, false},
+		{"checksums only", tun.Capabilities{VirtioHeader: 10, Checksum: true}, true, false},
+		{"finished here", tun.Capabilities{}, false, false},
+		{"finished here, with outer checksum", tun.Capabilities{}, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, 3, crypto.CipherAuto)
+				for _, h := range l.hosts {
+					h.device = tuntest.NewDevice(tuntest.Config{Capabilities: c.capabilities})
+					cfg := h.cfg
+					cfg.Device = h.device
+					h.Plane = New(cfg)
+				}
+				a, b, d := l.hosts[0], l.hosts[1], l.hosts[2]
+				l.session(a, b, true)
+				l.session(b, d, true)
+				l.session(a, d, false)
+				l.publish()
+				l.run(func() {
+					for _, to := range []*host{b, d} {
+						const payload, size, headers = 60000, 1238, 104
+						f, o := tunnelFrame(a, to, payload, size, c.summed)
+						want := bytes.Clone(f[headers:])
+						a.device.InjectOffload(0, f, o)
+						synctest.Wait()
+						var got []byte
+						frames := 0
+						for len(got) < payload {
+							w, ok := to.device.Taken()
+							if !ok {
+								t.Fatalf("%d bytes of %d arrived; counters %v %v", len(got), payload, a.Counters().All(), to.Counters().All())
+							}
+							frames++
+							if !c.capabilities.Checksum && w.Offload != (tun.Offload{}) || !c.joined && w.Offload.Type != tun.GSONone {
+								t.Fatalf("written as %+v", w.Offload)
+							}
+							outer, inner := w.Bytes[14:], w.Bytes[64:]
+							if sum16(outer[:20]) != 0xffff || sum16(inner[:20]) != 0xffff {
+								t.Fatal("wrong IPv4 header checksum")
+							}
+							if n := binary.BigEndian.Uint32(inner[24:]); n != 123456+uint32(len(got)) {
+								t.Fatalf("sequence %d behind %d bytes", n, len(got))
+							}
+							if w.Offload.Type == tun.GSONone {
+								if !offload.Complete(w.Bytes, w.Offload) || !rightTCP(inner) {
+									t.Fatal("wrong TCP checksum")
+								}
+								if used := outer[26] != 0 || outer[27] != 0; used != c.summed || used && !rightL4(outer, 17) {
+									t.Fatal("wrong outer checksum")
+								}
+							}
+							got = append(got, w.Bytes[headers:]...)
+						}
+						if !bytes.Equal(got, want) {
+							t.Error("other bytes arrived")
+						}
+						if joined := frames <= 2; joined != c.joined {
+							t.Errorf("%d frames were written", frames)
+						}
+					}
+				})
+			})
+		})
+	}
+}
+
+// TestTunnelRecords: a record of a tunnel that contradicts itself or its frame is dropped,
+// and so is one with a flag that is not known.
+func TestTunnelRecords(t *testing.T) {
+	l, sinks := sinkLab(t, 2, crypto.CipherAuto)
+	a, b := l.hosts[0], l.hosts[1]
+	l.session(a, b, true)
+	l.publish()
+	in := b.newInbound(1)
+	in.begin()
+	const partial, tunnel = transport.RecordPartial, transport.RecordTunnel
+	for _, c := range []struct {
+		name  string
+		flags transport.RecordFlags
+		aux   uint16
+		ok    bool
+	}{
+		{"as it is", partial | tunnel, 64, true},
+		{"of a train", partial | tunnel | transport.RecordTrain, 64, true},
+		{"nothing is unfinished", tunnel, 64, false},
+		{"nowhere", partial | tunnel, 0, false},
+		{"elsewhere", partial | tunnel, 63, false},
+		{"behind the frame", partial | tunnel, 0xffff, false},
+		{"unknown flag", partial | tunnel | 1<<7, 64, false},
+	} {
+		frame, _ := tunnelFrame(a, b, 700, 1238, true)
+		body := make([]byte, frameRoom, frameRoom+len(frame))
+		transport.Record{Length: uint16(len(frame)), Flags: c.flags, Aux: c.aux}.Put(body[transport.HeaderLen:])
+		before, dropped := sinks[1].frames, b.Counters().All()["drop_record_malformed"]
+		for _, r := range in.snapshot.Sessions {
+			in.records(r, append(body, frame...))
+			break
+		}
+		in.finish()
+		wrote, counted := sinks[1].frames-before, b.Counters().All()["drop_record_malformed"]-dropped
+		if c.ok && (wrote != 1 || counted != 0) || !c.ok && (wrote != 0 || counted != 1) {
+			t.Errorf("%s: %d written, %d counted: %v", c.name, wrote, counted, b.Counters().All())
+		}
+	}
+}
+
+// rightTCP reports whether an IPv4 packet's TCP checksum is right.
+func rightTCP(ip []byte) bool { return rightL4(ip, 6) }
+
+func rightL4(ip []byte, proto byte) bool {
+	pseudo := append(append([]byte(nil), ip[12:20]...), 0, proto, byte((len(ip)-20)>>8), byte(len(ip)-20))
+	l4 := ip[20:]
+	if len(l4)%2 == 1 {
+		l4 = append(bytes.Clone(l4), 0)
+	}
+	return sum16(append(pseudo, l4...)) == 0xffff
 }
