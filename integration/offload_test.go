@@ -83,6 +83,7 @@ func TestOffloads(t *testing.T) {
 		{name: "all off", off: map[string]string{"a": "all", "b": "all", "c": "all"}},
 		{name: "off at one end", off: map[string]string{"a": "all"}},
 		{name: "no trains at the relay", off: map[string]string{"b": "gso,gro"}},
+		{name: "no tunnels at one end", off: map[string]string{"a": "tunnel"}},
 		{name: "no super-frames at one end", off: map[string]string{"c": "tso,uso"}},
 		{name: "sums verified", bare: true},
 		{name: "sums verified, no checksum offload", off: map[string]string{"c": "checksum"}, bare: true},

@@ -138,9 +138,10 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Offloads are the names that NoOffload takes: unfinished checksums, TCP and UDP
-// super-frames of the device; trains sent and received by the socket.
-var Offloads = []string{"checksum", "tso", "uso", "gso", "gro"}
+// Offloads are the names that NoOffload takes: unfinished checksums, TCP, UDP and
+// tunnelled super-frames of the device, the last resting on the others; trains sent and
+// received by the socket.
+var Offloads = []string{"checksum", "tso", "uso", "tunnel", "gso", "gro"}
 
 // offload reports whether the offload called name is to be used where there is one.
 func (c *Config) offload(name string) bool {

@@ -17,9 +17,8 @@ import (
 // the bridge carries.
 const hazardEvery = 10 * time.Second
 
-// deviceOffloads are what the TAP is asked for: unfinished checksums and
-// super-frames of TCP and UDP. Not super-frames inside tunnels: their header has no
-// room in front of a frame that shares its datagram.
+// deviceOffloads are what the TAP is asked for: unfinished checksums and super-frames
+// of TCP and UDP, also inside the tunnels of containers.
 func (c *Config) deviceOffloads() tun.OffloadMask {
 	var mask tun.OffloadMask
 	if !c.offload("checksum") {
@@ -31,6 +30,9 @@ func (c *Config) deviceOffloads() tun.OffloadMask {
 	}
 	if c.offload("uso") {
 		mask |= tun.OffloadUSO4 | tun.OffloadUSO6
+	}
+	if c.offload("tunnel") {
+		mask |= tun.OffloadTunnel | tun.OffloadTunnelChecksum
 	}
 	return mask
 }

@@ -76,7 +76,7 @@ func upCommand() command {
 			flags.StringVar(&cfg.IPv6, "ipv6", "", "`on|off` an IPv6 address beside each (default on)")
 			flags.IntVar(&cfg.MTU, "mtu", 0, "`BYTES` a container's largest packet (default 1500)")
 			flags.BoolVar(&cfg.StrictPorts, "strict-ports", false, "refuse what comes from bridge ports that ripstop did not attach")
-			flags.Var(list[text]{&noOffload, parseOffload, "NAME|all"}, "no-offload", "do not use an offload: checksum, tso, uso, gso, gro (repeatable)")
+			flags.Var(list[text]{&noOffload, parseOffload, "NAME|all"}, "no-offload", "do not use an offload: checksum, tso, uso, tunnel, gso, gro (repeatable)")
 			flags.BoolVar(&cfg.NoDNS, "no-dns", false, "resolve no names for containers and this host")
 			flags.StringVar(&cfg.DNSDomain, "dns-domain", mesh.DefaultDNSDomain, "`DOMAIN` what stands behind every name")
 			flags.Var(addr{&cfg.DNSAddress}, "dns-address", "where containers and this host ask for names (default "+mesh.DefaultDNSAddress.String()+")")

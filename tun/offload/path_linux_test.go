@@ -278,6 +278,7 @@ func TestKernelTunnelPath(t *testing.T) {
 		{"VXLAN over IPv4 without outer sum", "type vxlan id 7 dstport 4789 remote 10.32.0.%d noudpcsum"},
 		{"VXLAN over IPv6", "type vxlan id 7 dstport 4789 remote fd32::%d"},
 		{"VXLAN over IPv6 without outer sum", "type vxlan id 7 dstport 4789 remote fd32::%d udp6zerocsumtx udp6zerocsumrx"},
+		{"VXLAN over a tagged device", "type vxlan id 7 dstport 4789 remote 10.34.0.%d udpcsum"},
 		{"GENEVE over IPv4", "type geneve id 7 remote 10.32.0.%d"},
 	} {
 		for _, join := range []bool{true, false} {
@@ -287,6 +288,17 @@ func TestKernelTunnelPath(t *testing.T) {
 					t.Skip("this kernel has no such super-frames")
 				}
 				for number, h := range map[int]*host{1: a, 2: b} {
+					if strings.Contains(c.name, "tagged") {
+						for _, line := range []string{
+							"link add link rs0 name rs0.5 type vlan id 5",
+							fmt.Sprintf("addr add 10.34.0.%d/24 dev rs0.5", number),
+							"link set rs0.5 up",
+						} {
+							if out := h.ip(t, strings.Fields(line)...); out != "" {
+								t.Skipf("this kernel has no such device: %s", out)
+							}
+						}
+					}
 					add := strings.Fields("link add v0 " + fmt.Sprintf(c.link, 3-number))
 					if out := h.ip(t, add...); out != "" {
 						t.Skipf("this kernel has no such device: %s", out)
