@@ -255,6 +255,7 @@ func (out *outbound) unfinished(to, hop *Outlet, flow uint16, f *tun.Frame) {
 	case ok:
 		out.cut(to, hop, flow, frame, &super, max(size, minCut))
 	case f.Offload.Type == tun.GSONone && offload.Complete(frame, f.Offload):
+		f.Offload = tun.Offload{} // its copies for other peers are finished by this, too
 		out.plain(to, hop, flow, frame, 0)
 	default:
 		out.p.counters.add(dropOffload, 1)
