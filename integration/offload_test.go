@@ -151,7 +151,7 @@ func (s *story) withoutOffloads(container string) {
 // checksumErrors is how many TCP segments and UDP datagrams a container refused.
 func (s *story) checksumErrors(container string) int {
 	s.Helper()
-	r, err := s.Container(container).Exec(s.ctx, "cat", "/proc/net/snmp")
+	r, err := s.Container(container).Exec(s.ctx, "cat", "/proc/net/snmp", "/proc/net/snmp6")
 	if err != nil || r.Code != 0 {
 		s.Fatalf("%s: %+v, %v", container, r, err)
 	}
@@ -159,6 +159,12 @@ func (s *story) checksumErrors(container string) int {
 	var names []string
 	for l := range strings.Lines(r.Out) {
 		fields := strings.Fields(l)
+		if len(fields) == 2 && strings.HasSuffix(fields[0], "InCsumErrors") { // of IPv6
+			n := 0
+			fmt.Sscan(fields[1], &n)
+			total += n
+			continue
+		}
 		if len(names) != len(fields) || names[0] != fields[0] {
 			names = fields
 			continue
@@ -193,7 +199,11 @@ func (s *story) datagrams(from, to string, addr netip.Addr, sizes []int) {
 			server.WriteToUDPAddrPort(b[:n], peer)
 		}
 	}()
-	client, err := s.Container(from).ListenUDP(netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+	own := netip.IPv4Unspecified()
+	if addr.Is6() {
+		own = netip.IPv6Unspecified()
+	}
+	client, err := s.Container(from).ListenUDP(netip.AddrPortFrom(own, 0))
 	if err != nil {
 		s.Fatal(err)
 	}
