@@ -123,7 +123,25 @@ func newKernel(t *testing.T, number int, mask tun.OffloadMask, mtu int) *kernel 
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if err := spaces[0].Do(waitUp); err != nil {
+		t.Fatal(err)
+	}
 	return k
+}
+
+// waitUp waits until the kernel has told the bridge that c0 is up, which takes it up to a
+// second: until then the port takes nothing.
+func waitUp() error {
+	for end := time.Now().Add(patience); time.Now().Before(end); <-time.After(10 * time.Millisecond) {
+		c0, err := netlink.LinkByName("c0")
+		if err != nil {
+			return err
+		}
+		if c0.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+	}
+	return errors.New("c0 does not come up")
 }
 
 // switchOff takes an old-style feature, one with a command of its own, from an interface.
