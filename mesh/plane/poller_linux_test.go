@@ -116,10 +116,10 @@ func TestKeptProcessorIsGivenBack(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	r, w := pipe(t)
 	p := newTestPoller(t, r)
-	if p.kept == 0 {
+	if !p.keeps {
 		t.Fatal("with two processors it keeps none")
 	}
-	p.kept = 1 << 30 // it would never be told
+	p.naps, p.lively = 1<<30, lively // it would never be told
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -144,10 +144,49 @@ func TestKeptProcessorIsGivenBack(t *testing.T) {
 	}
 }
 
+// TestIsolatedEventsAreNotFollowedByNaps: a poller naps between events that follow each
+// other closely, once there were some, and rests after any other.
+func TestIsolatedEventsAreNotFollowedByNaps(t *testing.T) {
+	r, w := pipe(t)
+	p := newTestPoller(t, r)
+	event := func(after time.Duration) {
+		t.Helper()
+		time.AfterFunc(after, func() { w.Write([]byte{1}) })
+		if ready, err := p.wait(); err != nil || len(ready) != 1 {
+			t.Fatal(ready, err)
+		}
+		r.Read(make([]byte, 1))
+	}
+	for range 2 * lively {
+		event(2 * napTime * time.Millisecond)
+		if p.lively != 0 {
+			t.Fatal("an isolated event counts as traffic")
+		}
+	}
+	p.lively = lively
+	event(2 * napTime * time.Millisecond)
+	if p.lively != lively {
+		t.Fatal("in traffic it does not nap")
+	}
+	event(2 * napCount * napTime * time.Millisecond)
+	if p.lively != 0 {
+		t.Fatal("it naps on after the traffic")
+	}
+	for range lively {
+		w.Write([]byte{1})
+		if _, err := p.wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p.lively != lively {
+		t.Fatalf("%d of %d events in a row count", p.lively, lively)
+	}
+}
+
 // TestSingleProcessorIsNotKept: it would be the only one.
 func TestSingleProcessorIsNotKept(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	if p := newTestPoller(t); p.kept != 0 {
-		t.Errorf("it is kept for %d sleeps", p.kept)
+	if p := newTestPoller(t); p.keeps {
+		t.Error("it is kept")
 	}
 }
