@@ -172,8 +172,6 @@ func (s *stream) user() *Conn {
 
 // write is the writing goroutine.
 func (s *stream) write() {
-	ping := time.NewTicker(pingEvery)
-	defer ping.Stop()
 	var buf []byte
 	var batch [][]byte
 	for {
@@ -185,12 +183,6 @@ func (s *stream) write() {
 			}
 			select {
 			case <-s.wake:
-			case <-ping.C:
-				s.mu.Lock()
-				s.number++
-				n := s.number
-				s.mu.Unlock()
-				s.urge(numberMessage(messagePing, n))
 			case <-s.gone:
 				return
 			}
@@ -389,18 +381,45 @@ func waitFor(d time.Duration, event, giveUp <-chan struct{}) bool {
 	return false
 }
 
-// streamReader reads from the socket; each Read has the peer's whole time. A time-out
-// that this process slept through (a suspended machine, a starved CPU) is given once
-// more, since what the peer sent meanwhile may be waiting in the kernel.
+// streamReader reads from the socket; each Read has the peer's whole time. A peer that
+// is silent is asked for a sign of life, which both ends hear, so the end that dialled
+// asks first, and the other only if that does not. A time-out that this process slept
+// through (a suspended machine, a starved CPU) is given once more, since what the peer
+// sent meanwhile may be waiting in the kernel.
 type streamReader struct{ *stream }
 
 func (r streamReader) Read(b []byte) (int, error) {
-	deadline := time.Now().Add(silence)
-	r.nc.SetReadDeadline(deadline)
-	n, err := r.nc.Read(b)
-	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && time.Since(deadline) > latePause {
-		r.nc.SetReadDeadline(time.Now().Add(pingEvery))
-		n, err = r.nc.Read(b)
+	pause := pingEvery
+	if !r.dialled {
+		pause += pingEvery / 2
 	}
-	return n, err
+	end := time.Now().Add(silence)
+	for late := false; ; {
+		deadline := time.Now().Add(pause)
+		if deadline.After(end) {
+			deadline = end
+		}
+		r.nc.SetReadDeadline(deadline)
+		n, err := r.nc.Read(b)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		now := time.Now()
+		if !late && now.Sub(deadline) > latePause {
+			late, end = true, later(end, now.Add(pingEvery))
+		}
+		if !now.Before(end) || !r.ping() {
+			return n, err
+		}
+	}
+}
+
+// ping asks for a sign of life, and waits for none; false: the stream has ended.
+func (s *stream) ping() bool {
+	s.mu.Lock()
+	s.number++
+	n, failed := s.number, s.failed
+	s.mu.Unlock()
+	s.urge(numberMessage(messagePing, n))
+	return !failed
 }

@@ -19,6 +19,7 @@ import (
 
 // memNet joins hosts by in-memory connections; it works under synctest.
 type memNet struct {
+	writes    atomic.Int64 // so many there were, on all connections
 	mu        sync.Mutex
 	listeners map[netip.AddrPort]*memListener
 	conns     []*memConn
@@ -82,6 +83,7 @@ type memConn struct {
 	local, remote netip.AddrPort
 	cut           *atomic.Bool
 	wrote         atomic.Int64
+	writes        *atomic.Int64 // of the whole network
 }
 
 func (c *memConn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
@@ -92,6 +94,7 @@ func (c *memConn) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	c.wrote.Add(int64(len(b)))
+	c.writes.Add(1)
 	return c.Conn.Write(b)
 }
 
@@ -122,8 +125,8 @@ func (n *memNet) dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (
 	}
 	a, b := net.Pipe()
 	cut := new(atomic.Bool)
-	near := &memConn{Conn: a, local: local, remote: to, cut: cut}
-	far := &memConn{Conn: b, local: to, remote: local, cut: cut}
+	near := &memConn{Conn: a, local: local, remote: to, cut: cut, writes: &n.writes}
+	far := &memConn{Conn: b, local: to, remote: local, cut: cut, writes: &n.writes}
 	select {
 	case l.conns <- far:
 		n.mu.Lock()

@@ -61,7 +61,11 @@ func TestControlConnects(t *testing.T) {
 				t.Errorf("%d messages", len(m))
 			}
 			// An hour of silence but for the pings.
+			before := n.writes.Load()
 			wait(time.Hour)
+			if writes, pings := n.writes.Load()-before, int64(time.Hour/pingEvery); writes > 2*pings+2 {
+				t.Fatalf("%d writes; %d pings of one end, and their answers, say as much", writes, pings)
+			}
 			if len(a.seen("down"))+len(b.seen("down")) != 0 || len(n.dialled()) != i+1 { // one for each round
 				t.Fatal("lost within an idle hour")
 			}
