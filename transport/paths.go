@@ -100,8 +100,9 @@ type PathsConfig struct {
 // is overdue, the other paths that are up are probed, too; with the second overdue, one
 // that has answered is taken. A path that is heard but says that it does not hear us
 // is probed as well, and then only an answer counts: so a one-way path ends at both
-// ends. All other paths are probed once in about 5 s (10 s when not in use), less often
-// where a host has many of them: see ProbeBudget.
+// ends. With all others nothing is the matter: the one in use is probed once in about 5 s, by
+// one end or the other, those not in use every 10 s until they can be compared, and then
+// every 20 s, or 60 s over TCP; less often where a host has many of them: see ProbeBudget.
 //
 // After a pause of the caller (a call more than 100 ms later than Next said) nothing
 // expires; every deadline begins again.

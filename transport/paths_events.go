@@ -85,6 +85,9 @@ func (p *Paths) Probed(now time.Time, on Path, hearsYou bool) {
 		if !q.up {
 			q.soon, q.tries = true, 0
 		}
+		if hearsYou {
+			p.spare(now, q)
+		}
 	}
 	p.leave(now)
 }
@@ -111,7 +114,7 @@ func (p *Paths) Answered(now time.Time, on Path, id uint64, hearsYou bool) {
 	q.sample(now.Sub(q.asked[i].sent))
 	q.count(false)
 	q.asked = slices.Delete(q.asked, i, i+1)
-	q.verify = false
+	q.verify, q.answered = false, now
 	q.alive(now)
 	q.answers++
 	q.tries, q.retry = 0, 0
@@ -143,7 +146,7 @@ func (p *Paths) Tick(now time.Time) {
 	p.expire(now)
 	p.choose(now)
 	for _, q := range p.order() {
-		if at, ok := p.probeAt(q); ok && !at.After(now) {
+		if p.probeDue(now, q) {
 			p.probe(now, q)
 		}
 		p.tickSize(now, q)

@@ -21,20 +21,21 @@ type path struct {
 	variance time.Duration
 	least    time.Duration // the shortest round trip
 
-	heard   time.Time // last life
-	base    time.Time // silence is counted from here at the earliest
-	probed  time.Time // last probe
-	asked   []asked
-	unheard int       // probes sent since the last life
-	tries   int       // probes without any answer while not up
-	eager   int       // quick probes sent while up but not both
-	burst   int       // probes of a burst still to come
-	soon    bool      // a probe is wanted at once
-	idleAt  time.Time // next probe while nothing is the matter
-	retryAt time.Time // next probe while down
-	retry   time.Duration
-	heldTo  time.Time // no probe before: a rate was used up
-	slotAt  time.Time // no probe before while nothing is the matter; zero: it has no slot
+	heard    time.Time // last life
+	base     time.Time // silence is counted from here at the earliest
+	probed   time.Time // last probe
+	asked    []asked
+	answered time.Time // last answer
+	unheard  int       // probes sent since the last life
+	tries    int       // probes without any answer while not up
+	eager    int       // quick probes sent while up but not both
+	burst    int       // probes of a burst still to come
+	soon     bool      // a probe is wanted at once
+	idleAt   time.Time // next probe while nothing is the matter
+	retryAt  time.Time // next probe while down
+	retry    time.Duration
+	heldTo   time.Time // no probe before: a rate was used up
+	slotAt   time.Time // no probe before while nothing is the matter; zero: it has no slot
 
 	outcomes uint32 // of the last 32 probes; 1: lost
 	counted  int

@@ -10,14 +10,15 @@ const MaxProbes = 500
 const (
 	budgetBurst = 100                     // probes at once
 	budgetRate  = MaxProbes - budgetBurst // and a second
-	idleSlot    = time.Second / 250       // between probes with which nothing is the matter
+	idleSlot    = time.Second / 250       // between probes with which nothing is the matter, in the mean
+	idleBurst   = 16                      // of them at once: they leave together so that the host wakes up rarely
 )
 
 // ProbeBudget bounds the probes that all Paths of one host send together. It is as
 // pure as they are, and for the same caller. Probes of sizes and trains, a few for each
 // path in minutes, do not count.
 //
-//	nothing is the matter ──▶ a slot, one in 4 ms ──┐
+//	nothing is the matter ──▶ a slot, 250 a second ─┐
 //	an answer is missing, a new address ────────────┴─▶ a token, of 100 and 400 a second
 //
 // So with many paths the time between probes of each idle one grows, while one that
@@ -25,14 +26,13 @@ const (
 type ProbeBudget struct {
 	tokens float64
 	at     time.Time // of tokens
-	free   time.Time // the first slot that nobody has
+	free   time.Time // the first slot that nobody has, were there no bursts
 }
 
 // slot is the next time at which an idle probe may leave.
 func (b *ProbeBudget) slot(now time.Time) time.Time {
-	at := later(now, b.free)
-	b.free = at.Add(idleSlot)
-	return at
+	b.free = later(now, b.free).Add(idleSlot)
+	return later(now, b.free.Add(-idleBurst*idleSlot))
 }
 
 // take reports whether a probe may leave now.
