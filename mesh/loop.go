@@ -82,10 +82,7 @@ func (n *node) pause(now time.Time) time.Duration {
 		}
 	}
 	for _, p := range n.peers {
-		sooner(p.exchange.Next())
-		if p.paths != nil {
-			sooner(p.paths.Next())
-		}
+		sooner(p.next())
 	}
 	sooner(n.gossip.Next())
 	sooner(n.damping.Next())
@@ -93,18 +90,28 @@ func (n *node) pause(now time.Time) time.Duration {
 	return max(next.Sub(now), time.Millisecond)
 }
 
-// turn takes every state machine to now, and does what they ask for. n.mu must be held.
+// turn takes every state machine that is due to now, and does what they ask for. n.mu
+// must be held.
 func (n *node) turn(now time.Time) {
 	for _, p := range n.peers {
-		n.turnPeer(p, now)
+		if p.due(now) {
+			p.visited, p.touched, p.confirmed = now, false, p.confirmations()
+			n.turnPeer(p, now)
+		}
 	}
-	n.publishLinks(now)
+	if due := n.damping.Next(); n.dirty || n.outdated || now.Sub(n.measured) >= restEvery || !due.IsZero() && !due.After(now) {
+		n.measured = now
+		n.publishLinks(now)
+	}
 	n.turnAddresses(now)
 	n.gossip.Tick(now)
 	n.drainGossip(now)
-	if n.dirty {
-		n.dirty = false
+	dirty, outdated := n.dirty, n.outdated
+	n.dirty, n.outdated = false, false
+	if dirty {
 		n.rebuild(now)
+	} else if outdated {
+		n.publishSnapshot(now)
 	}
 	n.followNames()
 }
@@ -159,7 +166,7 @@ func (n *node) turnPeer(p *peer, now time.Time) {
 	}
 	if best, _ := p.paths.Best(); best != before || p.paths.Limit() != p.limit || p.paths.Train() != p.train {
 		p.limit, p.train = p.paths.Limit(), p.paths.Train()
-		n.dirty = true
+		n.outdated = true
 	}
 	if n.network.Policy() == crypto.CipherNone {
 		n.verify(p)
@@ -210,7 +217,7 @@ func (n *node) verify(p *peer) {
 	}
 	if !slices.Equal(verified, p.verified) {
 		p.verified = verified
-		n.dirty = true
+		n.outdated = true
 	}
 }
 
@@ -257,7 +264,7 @@ func (n *node) updateReceivers(p *peer) {
 		}
 	}
 	p.active = live
-	n.dirty = true
+	n.outdated = true
 }
 
 // drainGossip sends what gossip wants sent and takes up what it learned.

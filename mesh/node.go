@@ -77,10 +77,13 @@ type nodeState struct {
 	peers        map[crypto.Name]*peer
 	byShort      map[crypto.ShortName]*peer
 	receivers    map[uint32]*plane.Receiver
-	dirty        bool     // the snapshot has to be made anew
-	moved        bool     // and the endpoint map too
-	targets      []string // the operator's, as stored
-	filePeers    []string // the peers file's
+	outdated     bool      // the snapshot has to be made anew
+	dirty        bool      // and before it graph and table
+	moved        bool      // and the endpoint map too
+	measured     time.Time // the links' figures were looked at last
+	relayed      int       // what passes every link, by relayLimit
+	targets      []string  // the operator's, as stored
+	filePeers    []string  // the peers file's
 	advertised   []netip.AddrPort
 	observed     observations // what peers see us as
 	table        *route.Table // never nil

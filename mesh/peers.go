@@ -37,6 +37,10 @@ type peer struct {
 
 	limit, train int // of the path in use, as the plane knows them
 
+	visited   time.Time // by the loop, last
+	touched   bool      // something has happened since
+	confirmed int       // sessions then
+
 	lastSent, lastHeard int64     // plane clock, as last seen
 	lastWord            time.Time // when we last made ourselves heard under an unconfirmed session
 }
@@ -60,6 +64,39 @@ func (p *peer) direct(now time.Time) bool {
 	}
 	best, ok := p.paths.Best()
 	return ok && best.Kind == transport.PathDirect
+}
+
+// next is when session or paths have something to do; zero: not before something happens.
+func (p *peer) next() time.Time {
+	next := p.exchange.Next()
+	if p.paths != nil {
+		if due := p.paths.Next(); next.IsZero() || !due.IsZero() && due.Before(next) {
+			next = due
+		}
+	}
+	return next
+}
+
+// due reports whether the loop is to visit p now: something has happened since the last
+// visit, or is due, or may leave with what others have to say; at the latest after
+// restEvery, for what is seen by looking only.
+func (p *peer) due(now time.Time) bool {
+	if p.touched || now.Sub(p.visited) >= restEvery || p.Sent() != p.lastSent || p.Heard() != p.lastHeard || p.Wanted() || p.confirmations() != p.confirmed {
+		return true
+	}
+	next := p.next()
+	return !next.IsZero() && !next.After(now.Add(transport.EarlyProbe))
+}
+
+// confirmations counts the sessions that the other end is known to have.
+func (p *peer) confirmations() int {
+	count := 0
+	for _, r := range p.active {
+		if r.Confirmed() {
+			count++
+		}
+	}
+	return count
 }
 
 // peer returns the peer that is called by the keys' name, and makes it when it
@@ -142,7 +179,7 @@ func (n *node) setUID(p *peer, uid crypto.UID) {
 			p.paths.SetTCP(time.Now(), true)
 		}
 	}
-	p.uid = uid
+	p.uid, p.touched = uid, true
 	p.exchange.SetPeer(uid)
 	n.dirty = true
 }
@@ -163,7 +200,7 @@ func (e *connEvents) ConnUp(c *transport.Conn) {
 	now := time.Now()
 	p := n.peer(c.PublicKeys())
 	hello := c.Hello()
-	p.conn, p.connLost, p.gossip = c, time.Time{}, nil
+	p.conn, p.connLost, p.gossip, p.touched = c, time.Time{}, nil, true
 	if p.paths == nil {
 		p.paths = n.newPaths()
 	}
@@ -219,7 +256,7 @@ func (e *connEvents) ConnDown(c *transport.Conn, cause error) {
 		return
 	}
 	now := time.Now()
-	p.conn, p.connLost, p.gossip = nil, now, nil
+	p.conn, p.connLost, p.gossip, p.touched = nil, now, nil, true
 	p.paths.SetTCP(now, false)
 	n.gossip.NeighbourDown(now, p.Name)
 	n.dirty = true
@@ -247,6 +284,7 @@ func (n *node) hello() transport.Hello {
 
 // exchangeMessage takes a session message that came in p's name.
 func (n *node) exchangeMessage(p *peer, now time.Time, body []byte) {
+	p.touched = true
 	if err := p.exchange.Receive(now, body); err != nil {
 		n.log.Debug("session message refused", "peer", p.Name, "error", err)
 	}
@@ -280,6 +318,7 @@ func (n *node) setCandidates(p *peer, now time.Time) {
 		}
 	}
 	if p.paths != nil {
+		p.touched = true
 		p.paths.SetCandidates(now, all)
 	}
 }

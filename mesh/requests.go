@@ -27,6 +27,7 @@ func (n *node) controlEvent(e controlEvent) {
 	if e.tooBig > 0 {
 		for _, p := range n.peers {
 			if p.paths != nil {
+				p.touched = true
 				p.paths.TooBig(now, e.path, e.tooBig)
 			}
 		}
@@ -42,6 +43,7 @@ func (n *node) controlEvent(e controlEvent) {
 	if p == nil {
 		return
 	}
+	p.touched = true
 	if e.body == nil {
 		if p.paths != nil {
 			p.paths.Heard(now, e.path)

@@ -63,13 +63,8 @@ func (n *node) rebuild(now time.Time) {
 		HostOnly:  n.cfg.DNSAddress,
 	})
 	n.names.stale = true
-	snapshot := &plane.Snapshot{
-		Table:    n.table,
-		Outlets:  make([]*plane.Outlet, n.highestID()+1),
-		Sessions: maps.Clone(n.receivers),
-	}
+	n.relayed = n.relayLimit()
 	members := n.gossip.Members()
-	relayed := n.relayLimit()
 	for _, p := range n.peers {
 		reachable := n.table.Reachable(p.ID)
 		if reachable && len(members) <= wantAll {
@@ -77,7 +72,25 @@ func (n *node) rebuild(now time.Time) {
 		} else if !reachable && p.conn == nil {
 			p.exchange.Want(now, false)
 		}
-		o := &plane.Outlet{Peer: p.Peer, Session: p.exchange.Sending(), RelayLimit: relayed}
+	}
+	n.publishSnapshot(now)
+	n.followPeers(now)
+	if n.moved {
+		n.moved = false
+		n.followEndpoints(now)
+	}
+}
+
+// publishSnapshot gives the plane the table, and sessions and paths as they are now. A new
+// session, or another path with a peer, changes nothing else. n.mu must be held.
+func (n *node) publishSnapshot(now time.Time) {
+	snapshot := &plane.Snapshot{
+		Table:    n.table,
+		Outlets:  make([]*plane.Outlet, n.highestID()+1),
+		Sessions: maps.Clone(n.receivers),
+	}
+	for _, p := range n.peers {
+		o := &plane.Outlet{Peer: p.Peer, Session: p.exchange.Sending(), RelayLimit: n.relayed}
 		if p.paths != nil {
 			if best, ok := p.paths.Best(); ok {
 				o.Path, o.Limit, o.Train = best, p.paths.Limit(), p.paths.Train()
@@ -91,11 +104,6 @@ func (n *node) rebuild(now time.Time) {
 		snapshot.Outlets[p.ID] = o
 	}
 	n.plane.SetSnapshot(snapshot)
-	n.followPeers(now)
-	if n.moved {
-		n.moved = false
-		n.followEndpoints(now)
-	}
 }
 
 // highestID is the greatest peer number in use.

@@ -118,5 +118,8 @@ func (p *Peer) AllowRequest(now int64) bool {
 	return p.requests.Add(1) <= maxRequests
 }
 
+// Wanted reports whether TakeWanted would.
+func (p *Peer) Wanted() bool { return p.wanted.Load() }
+
 // TakeWanted reports whether a frame found no session since the last call.
 func (p *Peer) TakeWanted() bool { return p.wanted.Load() && p.wanted.Swap(false) }

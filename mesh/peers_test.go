@@ -1,0 +1,73 @@
+package mesh
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"ripstop/crypto"
+	"ripstop/mesh/plane"
+	"ripstop/transport"
+)
+
+// TestIdlePeersAreVisitedTogether: a host with 20 idle peers, which all answer, is awake for
+// its probes less often than there are probes, and visits only whom they are for. Each peer
+// is looked at once a second, all of them in one turn.
+func TestIdlePeersAreVisitedTogether(t *testing.T) {
+	const peers, minutes = 20, 10
+	random := rand.New(rand.NewPCG(1, 2))
+	self, err := crypto.NewIdentity(new(crypto.Seed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	budget := new(transport.ProbeBudget)
+	now := time.Unix(1e9, 0)
+	var all []*peer
+	for i := range peers {
+		p := &peer{
+			Peer:     plane.NewPeer(1, crypto.Name{byte(i)}),
+			exchange: transport.NewExchange(transport.ExchangeConfig{Identity: self, Jitter: random}),
+			paths:    transport.NewPaths(transport.PathsConfig{Random: random, Budget: budget, Fragmenting: true}),
+		}
+		p.paths.SetCandidates(now, []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 6783)})
+		all = append(all, p)
+	}
+	wakes, visits, probes := 0, 0, 0
+	run := func(d time.Duration) {
+		for end := now.Add(d); now.Before(end); wakes++ {
+			next := now.Add(restEvery)
+			for _, p := range all {
+				if due := p.next(); !due.IsZero() && due.Before(next) {
+					next = due
+				}
+			}
+			now = next
+			for _, p := range all {
+				if !p.due(now) {
+					continue
+				}
+				visits++
+				p.visited, p.touched = now, false
+				p.paths.Tick(now)
+				for _, probe := range p.paths.Probes() {
+					probes++
+					p.paths.Answered(now, probe.Path, probe.ID, true)
+				}
+			}
+		}
+	}
+	run(time.Minute)
+	wakes, visits, probes = 0, 0, 0
+	run(minutes * time.Minute)
+	t.Logf("a minute: %d wakes, %d visits, %d probes", wakes/minutes, visits/minutes, probes/minutes)
+	if n := probes / minutes; n < 60/6*peers || n > 60/4*peers {
+		t.Errorf("%d probes a minute, not one in 4 to 6 s for each peer", n)
+	}
+	if n := wakes / minutes; n > 60+40 {
+		t.Errorf("%d wakes a minute, 60 of which look at all peers", n)
+	}
+	if visits > 2*60*peers*minutes {
+		t.Errorf("%d visits in %d s", visits, 60*minutes)
+	}
+}
