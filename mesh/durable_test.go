@@ -72,7 +72,10 @@ func meet(t *testing.T, n *node) {
 	m.Allocate(now, ipam.Request{ID: "vm"})
 	for r := m.Ready(now); !r.Empty(); r = m.Ready(now) {
 		for _, delta := range r.Announce {
-			if _, err := n.machine.Merge(now, other.identity.Name(), delta); err != nil {
+			n.mu.Lock()
+			_, err := n.machine.Merge(now, other.identity.Name(), delta)
+			n.mu.Unlock()
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -109,6 +112,7 @@ func TestMapIsDurable(t *testing.T) {
 			if err := <-answered; err != nil {
 				t.Fatalf("%s: %v", what, err)
 			}
+			synctest.Wait()
 			disk.Fail = nil
 			m := kept(t, n, disk, random).Status().Map
 			if m == "" || slices.Contains(maps, m) {
