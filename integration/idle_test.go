@@ -16,7 +16,7 @@ const (
 	idlePeers  = 20
 	idleSettle = 20 * time.Second // after all reach each other: sizes, trains and gossip are done
 	idleTime   = time.Minute
-	idleMost   = 0.05 // of a processor; the goal is a tenth of it, where not all hosts are on one machine
+	idleMost   = 0.02 // of a processor; the goal is a quarter of it, where not all hosts are on one machine
 )
 
 // TestIdle: a host with 20 idle peers, each with an idle container, costs next to nothing.

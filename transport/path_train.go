@@ -153,7 +153,7 @@ func (p *Paths) TrainReport(now time.Time, on Path, report TrainReport) {
 		p.trainFailed(now, q)
 		return
 	}
-	if now.Sub(t.sent) > q.least+trainSlack && trainLevels[t.trying] < MaxTrainCount {
+	if now.Sub(t.sent) > q.shortest()+trainSlack && trainLevels[t.trying] < MaxTrainCount {
 		if t.slow++; t.slow < trainTries {
 			p.nextTrain(now, q)
 			return

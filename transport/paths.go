@@ -120,6 +120,7 @@ type Paths struct {
 	learnt     time.Time // an unknown address was heard last
 	challenger *path     // cheaper than best since then
 	since      time.Time
+	measured   int     // samples of best at since
 	tokens     float64 // probes that may be sent now
 	tokensAt   time.Time
 	out        []ProbeOut
@@ -153,7 +154,7 @@ const (
 	probeSpace       = 50 * time.Millisecond // between probes of one path outside a burst
 	postpone         = 50 * time.Millisecond // when probeRate is used up
 	deafFor          = time.Second           // the peer says it does not hear us: the path no longer counts as up both ways
-	betterFor        = 3 * time.Second       // a cheaper path is taken
+	betterFor        = 3 * time.Second       // and samplesEnough answers on the one in use: a cheaper path is taken
 	learnPause       = 100 * time.Millisecond
 	retryMax         = time.Minute
 	lossCost         = 200 * time.Millisecond // what losing every datagram would add to the round trip, for comparison

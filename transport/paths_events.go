@@ -221,12 +221,13 @@ func (p *Paths) Hears(on Path) bool {
 // hears reports whether the peer answers on the path.
 func (p *path) hears(now time.Time) bool { return p.up && p.overdue(now) == 0 }
 
-// Cost is the round trip of the path in use, with the TCP penalty, and its loss.
+// Cost is the shortest of the last round trips of the path in use, with the TCP penalty,
+// and its loss.
 func (p *Paths) Cost() (rtt time.Duration, loss float64) {
 	if p.best == nil {
 		return 0, 0
 	}
-	rtt = p.best.rtt
+	rtt = p.best.shortest()
 	if p.best.Kind == PathTCP {
 		rtt += p.cfg.TCPPenalty
 	}
@@ -283,7 +284,9 @@ func (p *Paths) leave(now time.Time) {
 		p.dueAt(t.due)
 	}
 	if p.challenger != nil {
-		p.dueAt(p.since.Add(betterFor))
+		if at := p.since.Add(betterFor); at.After(now) { // later an answer decides
+			p.dueAt(at)
+		}
 	}
 	if p.best != nil && p.best.up && !p.best.deaf.IsZero() {
 		if at := p.best.deaf.Add(deafFor); at.After(now) {

@@ -3,6 +3,7 @@ package transport
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -38,5 +39,57 @@ func TestPathsFirstAnswersLate(t *testing.T) {
 	rtt, loss := p.Cost()
 	if rtt > 5*time.Millisecond || loss > 0 {
 		t.Errorf("after %d probes the round trip is %v and the loss %.2f", answers, rtt, loss)
+	}
+}
+
+// TestPathsNoise: two paths that are the same but for what hosts take to wake up stay as
+// they are chosen, and the round trip told of the one in use does not move.
+func TestPathsNoise(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	now := time.Unix(0, 0)
+	p := NewPaths(PathsConfig{Random: random})
+	p.SetCandidates(now, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:6783"), netip.MustParseAddrPort("[2001:db8::1]:6783")})
+	type answer struct {
+		at time.Time
+		ProbeOut
+	}
+	var answers []answer
+	var first Path
+	changes, moved, ticks := 0, 0, 0
+	began := now
+	for ; now.Sub(began) < 6*time.Hour; now = now.Add(time.Millisecond) {
+		for len(answers) > 0 && !answers[0].at.After(now) {
+			p.Answered(answers[0].at, answers[0].Path, answers[0].ID, true)
+			answers = answers[1:]
+		}
+		if due := p.Next(); due.IsZero() || due.After(now) {
+			continue
+		}
+		ticks++
+		p.Tick(now)
+		for _, probe := range p.Probes() {
+			if probe.Pad == 0 {
+				late := time.Duration(random.ExpFloat64() * float64(time.Millisecond))
+				answers = append(answers, answer{now.Add(300*time.Microsecond + late), probe})
+			}
+		}
+		slices.SortFunc(answers, func(a, b answer) int { return a.at.Compare(b.at) })
+		if now.Sub(began) < 5*time.Minute {
+			continue // until there are figures
+		}
+		if best, _ := p.Best(); best != first {
+			if first, changes = best, changes+1; changes > 1 {
+				t.Logf("after %v: %v", now.Sub(began), best)
+			}
+		}
+		if rtt, _ := p.Cost(); rtt > 1500*time.Microsecond {
+			moved++
+		}
+	}
+	if ticks > 6*60*60 { // one a second: probes alone are one in four
+		t.Errorf("%d ticks in six hours", ticks)
+	}
+	if changes != 1 || moved > 10 { // what gossip tells has to last for ten seconds
+		t.Errorf("the path changed %d times in six hours; its round trip was told to be above 1.5 ms %d times", changes-1, moved)
 	}
 }

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -19,7 +20,7 @@ type path struct {
 	samples  int
 	rtt      time.Duration
 	variance time.Duration
-	least    time.Duration // the shortest round trip
+	recent   [8]time.Duration // the last round trips, oldest overwritten
 
 	heard    time.Time // last life
 	base     time.Time // silence is counted from here at the earliest
@@ -71,15 +72,25 @@ func (p *path) sample(rtt time.Duration) {
 	rtt = max(rtt, time.Microsecond)
 	switch {
 	case p.samples == 0:
-		p.rtt, p.variance, p.least = rtt, rtt/2, rtt
+		p.rtt, p.variance = rtt, rtt/2
 	case p.samples < fewSamples && rtt < p.rtt, rtt < p.rtt/2:
-		p.rtt, p.variance, p.least = rtt, rtt/2, min(p.least, rtt)
+		p.rtt, p.variance = rtt, rtt/2
 	default:
 		p.variance += ((p.rtt - rtt).Abs() - p.variance) / 4
 		p.rtt += (rtt - p.rtt) / 8
-		p.least = min(p.least, rtt)
 	}
+	p.recent[p.samples%len(p.recent)] = rtt
 	p.samples++
+}
+
+// shortest is the shortest of the last round trips; 0 before the first. It is what the
+// path itself takes: what is above it is what hosts take to wake up, or queues, which
+// differ from one probe to the next and are no news.
+func (p *path) shortest() time.Duration {
+	if p.samples == 0 {
+		return 0
+	}
+	return slices.Min(p.recent[:min(p.samples, len(p.recent))])
 }
 
 // count notes a probe's outcome.

@@ -194,7 +194,7 @@ func (p *Paths) probe(now time.Time, q *path) {
 
 // cost compares paths of one kind.
 func (q *path) cost() time.Duration {
-	return q.rtt + time.Duration(q.loss()*float64(lossCost))
+	return q.shortest() + time.Duration(q.loss()*float64(lossCost))
 }
 
 // choose decides which path is in use.
@@ -227,8 +227,8 @@ func (p *Paths) choose(now time.Time) {
 		return
 	}
 	if p.challenger != first {
-		p.challenger, p.since = first, now
-	} else if now.Sub(p.since) >= betterFor {
+		p.challenger, p.since, p.measured = first, now, b.samples
+	} else if now.Sub(p.since) >= betterFor && b.samples-p.measured >= samplesEnough {
 		p.use(now, first)
 	}
 }
