@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"ripstop/crypto"
@@ -16,8 +17,10 @@ import (
 
 // How long a connection lasts without news, and how long it takes to end one.
 const (
-	pingEvery     = 5 * time.Second
-	silence       = 15 * time.Second       // nothing heard for so long, or a write stuck for so long, ends it
+	keepAlive     = 5 * time.Second        // the kernel asks the other one, who answers without waking anybody
+	stuck         = 15 * time.Second       // what is not acknowledged for so long, by keep-alive or of a write, ends it
+	pingEvery     = 15 * time.Second       // whether the other process still reads; its host's kernel may answer without it
+	silence       = 3 * pingEvery          // nothing heard for so long ends it
 	latePause     = time.Second            // a deadline noticed so late was missed by this process, not by the peer
 	probePatience = time.Second            // for a pong or a proof when another connection comes
 	flushTime     = 2 * time.Second        // to send what is queued and the reason, at the end
@@ -244,7 +247,7 @@ func (s *stream) collect(batch [][]byte) (_ [][]byte, closing bool) {
 func (s *stream) put(b []byte) error {
 	s.mu.Lock()
 	if !s.closing {
-		s.nc.SetWriteDeadline(time.Now().Add(silence))
+		s.nc.SetWriteDeadline(time.Now().Add(stuck))
 	}
 	s.mu.Unlock()
 	_, err := s.nc.Write(b)
@@ -287,7 +290,7 @@ func (s *stream) readMessages(r io.Reader) error {
 	for {
 		m, err := s.open.Read(r)
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
 			return ErrSilent
 		case err == io.EOF:
 			return ErrPeerClosed

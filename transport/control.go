@@ -102,7 +102,7 @@ type Handler interface {
 var (
 	ErrRestarted  = errors.New("the peer was started again")
 	ErrCloned     = errors.New("another process has the same key and was there before")
-	ErrSilent     = errors.New("nothing heard for 15 s")
+	ErrSilent     = errors.New("nothing heard any more")
 	ErrPeerClosed = errors.New("closed by the peer")
 )
 

@@ -21,13 +21,13 @@ func setSocketOptions(nc net.Conn) {
 		return
 	}
 	t.SetNoDelay(true)
-	t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: pingEvery, Interval: pingEvery, Count: int(silence / pingEvery)})
+	t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAlive, Interval: keepAlive, Count: int(stuck / keepAlive)})
 	raw, err := t.SyscallConn()
 	if err != nil {
 		return
 	}
 	raw.Control(func(fd uintptr) {
-		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence/time.Millisecond))
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stuck/time.Millisecond))
 		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentLimit)
 	})
 }

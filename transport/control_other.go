@@ -12,5 +12,5 @@ func setSocketOptions(nc net.Conn) {
 		return
 	}
 	t.SetNoDelay(true)
-	t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: pingEvery, Interval: pingEvery, Count: int(silence / pingEvery)})
+	t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAlive, Interval: keepAlive, Count: int(stuck / keepAlive)})
 }
