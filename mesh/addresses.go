@@ -1,9 +1,10 @@
 package mesh
 
 import (
-	"net"
 	"net/netip"
 	"slices"
+
+	"ripstop/tun"
 )
 
 // maxAdvertised is how many underlay addresses a host tells others.
@@ -11,8 +12,9 @@ const maxAdvertised = 32
 
 // underlayAddresses are the addresses others may reach this host at: what it is
 // bound to or else those of its interfaces, except loopback, link-local ones and
-// whatever belongs to the overlay; what the operator named stands first.
-func (n *node) underlayAddresses() []netip.AddrPort {
+// whatever belongs to the overlay; what the operator named stands first. false: the kernel
+// does not say.
+func (n *node) underlayAddresses() ([]netip.AddrPort, bool) {
 	var all []netip.AddrPort
 	add := func(a netip.AddrPort) {
 		if a.Port() == 0 {
@@ -29,31 +31,19 @@ func (n *node) underlayAddresses() []netip.AddrPort {
 		for _, a := range n.cfg.Bind {
 			add(netip.AddrPortFrom(a.Unmap(), n.port))
 		}
-		return all
+		return all, true
 	}
-	interfaces, err := net.Interfaces()
+	addrs, err := tun.InterfaceAddrs()
 	if err != nil {
-		return all
+		n.log.Debug("this host's addresses cannot be listed", "error", err)
+		return nil, false
 	}
-	for _, i := range interfaces {
-		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || n.ownInterface(i.Name) {
-			continue
-		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			p, err := netip.ParsePrefix(a.String())
-			if err != nil {
-				continue
-			}
-			if ip := p.Addr().Unmap(); ip.IsGlobalUnicast() && !n.inOverlay(ip) {
-				add(netip.AddrPortFrom(ip, n.port))
-			}
+	for _, a := range addrs {
+		if a.Addr.IsGlobalUnicast() && !n.ownInterface(a.Interface) && !n.inOverlay(a.Addr) {
+			add(netip.AddrPortFrom(a.Addr, n.port))
 		}
 	}
-	return all
+	return all, true
 }
 
 // ownInterface reports whether an interface of that name is part of the overlay.

@@ -355,7 +355,7 @@ func (n *node) publish(now time.Time, kind gossip.Kind, key string, body interfa
 // housekeep looks at what changes rarely: the host's own addresses, attachments
 // that ended.
 func (n *node) housekeep(now time.Time) {
-	addresses := n.underlayAddresses()
+	addresses, known := n.underlayAddresses()
 	n.watchRules()
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -364,6 +364,16 @@ func (n *node) housekeep(now time.Time) {
 			n.observed.note(now, p.Name, byTCP, p.conn.Hello().Observed, false)
 		}
 	}
+	if known {
+		n.advertise(now, addresses)
+	}
+	n.watchPorts(now)
+	n.forgetPeers(now)
+}
+
+// advertise publishes where this host may be reached: at addresses of its own, and where
+// others see it. n.mu must be held.
+func (n *node) advertise(now time.Time, addresses []netip.AddrPort) {
 	slices.SortFunc(addresses[min(len(n.cfg.Advertise), len(addresses)):], netip.AddrPort.Compare)
 	observed := n.observed.best(now, func(a netip.AddrPort) bool {
 		return !n.inOverlay(a.Addr()) && !slices.Contains(addresses, a)
@@ -374,8 +384,6 @@ func (n *node) housekeep(now time.Time) {
 		n.advertised = addresses
 		n.publishSelf(now)
 	}
-	n.watchPorts(now)
-	n.forgetPeers(now)
 }
 
 // planeEvents are the plane's callbacks.

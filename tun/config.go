@@ -85,3 +85,9 @@ type Dropped interface {
 	// Dropped are the frames dropped since the device was opened, by reason.
 	Dropped() map[string]uint64
 }
+
+// InterfaceAddr is an address of an interface.
+type InterfaceAddr struct {
+	Interface string
+	Addr      netip.Addr
+}

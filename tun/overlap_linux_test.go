@@ -2,6 +2,7 @@ package tun
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -32,5 +33,26 @@ func TestOverlap(t *testing.T) {
 		if err != nil || got != want {
 			t.Errorf("%s: %q, %v, want %q", prefix, got, err, want)
 		}
+	}
+}
+
+// TestInterfaceAddrs: those of interfaces that are up, and no loopback's.
+func TestInterfaceAddrs(t *testing.T) {
+	inNamespace(t)
+	for _, line := range []string{
+		"link add eth0 type veth peer name eth1", "link set lo up", "link set eth0 up", "link set eth1 up", "link add down0 type bridge", "address add 198.51.100.1/24 dev down0",
+		"address add 192.0.2.1/24 dev eth0", "address add 2001:db8::1/64 dev eth1 nodad", "address add 10.0.0.1/8 dev lo",
+	} {
+		command(t, "ip", strings.Fields(line)...)
+	}
+	got, err := InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = slices.DeleteFunc(got, func(a InterfaceAddr) bool { return a.Addr.IsLinkLocalUnicast() })
+	want := []InterfaceAddr{{"eth0", netip.MustParseAddr("192.0.2.1")}, {"eth1", netip.MustParseAddr("2001:db8::1")}}
+	slices.SortFunc(got, func(a, b InterfaceAddr) int { return strings.Compare(a.Interface, b.Interface) })
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -23,6 +23,9 @@ func ForwardingHazard(string) (string, bool) { return "", false }
 // Overlap is there on Linux only.
 func Overlap(netip.Prefix, ...string) (string, error) { return "", errPlatform }
 
+// InterfaceAddrs is there on Linux only.
+func InterfaceAddrs() ([]InterfaceAddr, error) { return nil, errPlatform }
+
 // Bridge is there on Linux only.
 type Bridge struct{}
 
