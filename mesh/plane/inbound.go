@@ -51,7 +51,24 @@ type inbound struct {
 	from      *Peer        // who sent what it gathers
 	queue     int          // of the flow that it gathers
 	sender    sender
-	received  int
+
+	// What the last datagram of this turn has found: the next one of its train finds the same.
+	index    uint32
+	receiver *Receiver // of index; nil: none yet
+	noted    *Receiver // whose life was noted, by a datagram of the same message
+	onward   onward
+
+	tally    tally
+	received int
+	relayed  int
+}
+
+// onward is where a datagram between two hosts goes on to.
+type onward struct {
+	source, destination crypto.ShortName
+	flow                uint16
+	from                *Peer
+	hop                 *Outlet // nil: there is no way
 }
 
 func (p *Plane) newInbound(batch int) *inbound {
@@ -72,22 +89,37 @@ func (p *Plane) newInbound(batch int) *inbound {
 // turn handles the first n datagrams received.
 func (in *inbound) turn(n int) {
 	in.begin()
+	message := int32(-1)
 	for _, d := range in.inOrder(in.msgs[:n]) {
-		in.handle(d.b, arrival{remote: in.msgs[d.message].Remote})
+		if d.message != message {
+			message, in.noted = d.message, nil
+		}
+		in.handle(d.b, arrival{remote: in.msgs[message].Remote})
 	}
 	in.finish()
 }
 
 func (in *inbound) begin() {
 	in.snapshot, in.now = in.p.snapshot.Load(), in.p.Now()
+	in.receiver, in.noted, in.onward = nil, nil, onward{}
+}
+
+// session is what is received under an index; nil: nothing.
+func (in *inbound) session(index uint32) *Receiver {
+	if in.receiver == nil || in.index != index {
+		in.index, in.receiver = index, in.snapshot.Sessions[index]
+	}
+	return in.receiver
 }
 
 // finish writes the frames that were opened and sends the datagrams to be relayed.
 func (in *inbound) finish() {
 	in.sender.flush()
 	in.flushFrames()
+	in.tally.flush()
 	in.p.counters.add(datagramsIn, in.received)
-	in.received = 0
+	in.p.counters.add(relayed, in.relayed)
+	in.received, in.relayed = 0, 0
 }
 
 // flushFrames writes what there is to write.
@@ -152,7 +184,7 @@ func (in *inbound) sealed(b []byte, from arrival) {
 		in.p.counters.add(dropUnknownType, 1)
 		return
 	}
-	r := in.snapshot.Sessions[h.Index]
+	r := in.session(h.Index)
 	if r == nil {
 		in.p.counters.add(dropUnknownIndex, 1)
 		return
@@ -212,12 +244,16 @@ func (in *inbound) open(c *crypto.Channel, h transport.Header, b []byte) ([]byte
 
 // heard notes that an authenticated datagram came under r's session.
 func (in *inbound) heard(r *Receiver, from arrival) {
+	if r == in.noted {
+		return
+	}
 	if !r.confirmed.Load() && !r.confirmed.Swap(true) {
 		in.p.cfg.Events.Wake()
 	}
 	if from.relayed {
 		return
 	}
+	in.noted = r
 	to := in.snapshot.outlet(r.Peer.ID)
 	if to == nil {
 		return
@@ -264,8 +300,9 @@ func (in *inbound) records(r *Receiver, b []byte) {
 // is being gathered has the headers of its first frame, and so goes where that one went.
 func (in *inbound) deliver(r *Receiver, b []byte, flags transport.RecordFlags, aux int) {
 	frame := b[frameRoom:]
-	r.Peer.FramesIn.Add(1)
-	r.Peer.BytesIn.Add(uint64(len(frame)))
+	t := in.tally.of(r.Peer)
+	t.frames++
+	t.bytes += uint64(len(frame))
 	if in.from == r.Peer && flags&transport.RecordPartial != 0 && in.joiner.Len() > 0 && in.join(frame, flags, aux) {
 		return
 	}
@@ -349,7 +386,7 @@ func (in *inbound) relay(b []byte, from arrival) {
 		in.p.counters.add(dropShort, 1)
 		return
 	}
-	r := in.snapshot.Sessions[h.Index]
+	r := in.session(h.Index)
 	if r == nil {
 		in.p.counters.add(dropUnknownIndex, 1)
 		return
@@ -383,19 +420,30 @@ func (in *inbound) relay(b []byte, from arrival) {
 	case h.HopLimit <= 1:
 		in.p.counters.add(dropHopLimit, 1)
 	default:
-		id, ok := in.snapshot.Table.Relay(h.Source, h.Destination, h.Flow, r.Peer.ID)
-		hop := in.snapshot.outlet(id)
-		if !ok || hop == nil || hop.Session == nil || hop.Path.Kind == 0 {
+		hop := in.next(h, r.Peer)
+		if hop == nil {
 			in.p.counters.add(dropNoRoute, 1)
 			return
 		}
 		h.HopLimit--
-		r.Peer.Relayed.Add(1)
+		in.tally.of(r.Peer).relayed++
 		if t := transport.Type(inner[0]); t == transport.TypeData || t == transport.TypeClear {
-			in.p.counters.add(relayed, 1)
+			in.relayed++
 		} else {
 			in.p.counters.add(relayedControl, 1)
 		}
 		in.sender.forward(hop, h, b, in.now)
 	}
+}
+
+// next finds whom to hand a relayed datagram that came from a neighbour; nil: nobody.
+func (in *inbound) next(h transport.RelayHeader, from *Peer) *Outlet {
+	if o := &in.onward; o.from != from || o.source != h.Source || o.destination != h.Destination || o.flow != h.Flow {
+		*o = onward{source: h.Source, destination: h.Destination, flow: h.Flow, from: from}
+		id, ok := in.snapshot.Table.Relay(h.Source, h.Destination, h.Flow, from.ID)
+		if hop := in.snapshot.outlet(id); ok && hop != nil && hop.Session != nil && hop.Path.Kind != 0 {
+			o.hop = hop
+		}
+	}
+	return in.onward.hop
 }

@@ -25,10 +25,8 @@ type sender struct {
 
 // send queues b for the outlet's direct path.
 func (s *sender) send(to *Outlet, b []byte, now int64) {
-	if !s.own {
-		if now-to.Peer.sent.Swap(now) > Idle {
-			s.p.cfg.Events.Wake()
-		}
+	if !s.own && to.Peer.sent.Load() != now && now-to.Peer.sent.Swap(now) > Idle {
+		s.p.cfg.Events.Wake()
 	}
 	if to.Path.Kind == transport.PathTCP {
 		if to.Carrier == nil || !to.Carrier.SendDatagram(b) {
