@@ -47,13 +47,37 @@ const (
 	damaged
 )
 
+// envelope is what a tunnel puts around a packet: a UDP datagram, whose sum is exact or
+// absent.
+type envelope struct {
+	packet        // its payload comes of the rest
+	encap  []byte // between its UDP header and the packet inside
+	summed bool
+}
+
+// at is where the frame inside begins.
+func (e *envelope) at() int { return e.headers() + len(e.encap) }
+
+// around is the frame with another inside, the n-th of a train.
+func (e *envelope) around(inside []byte, n int, exact bool) []byte {
+	outer := e.packet
+	outer.id += uint16(n)
+	outer.payload = slices.Concat(e.encap, inside)
+	b, o := outer.frame(exact)
+	if !e.summed {
+		clear(b[o.ChecksumStart+o.ChecksumOffset:][:2])
+	}
+	return b
+}
+
 // sent is one write of a container to its interface.
 type sent struct {
 	packet
-	size int // payload of each segment; 0: a single frame
-	sums sums
-	raw  []byte      // instead of a packet
-	open tun.Offload // of raw: what is left
+	tunnel *envelope // around packet; nil: none
+	size   int       // payload of each segment; 0: a single frame
+	sums   sums
+	raw    []byte      // instead of a packet
+	open   tun.Offload // of raw: what is left
 }
 
 // stream is the writes of one MAC, whose order has to stay.
@@ -175,6 +199,9 @@ func (s *sent) leaves(m tun.Capabilities, room int) (given []tuntest.Written, se
 		}
 		return []tuntest.Written{w}, [][][]byte{{done}}
 	}
+	if s.tunnel != nil {
+		return s.leavesTunnel(m, room)
+	}
 	fits := room - s.headers()
 	exact := func(train []packet) (frames [][]byte) {
 		for _, p := range train {
@@ -211,6 +238,33 @@ func (s *sent) leaves(m tun.Capabilities, room int) (given []tuntest.Written, se
 	return given, seen
 }
 
+// leavesTunnel is leaves for what a tunnel's device of the container wraps.
+func (s *sent) leavesTunnel(m tun.Capabilities, room int) (given []tuntest.Written, seen [][][]byte) {
+	e := s.tunnel
+	exact := func(train []packet) (frames [][]byte) {
+		for i, p := range train {
+			inside, _ := p.frame(true)
+			frames = append(frames, e.around(inside, i, true))
+		}
+		return frames
+	}
+	if m.Checksum && m.TCP && m.Tunnel && (m.TunnelChecksum || !e.summed) {
+		inside, o := s.frame(false)
+		o.HeaderLen, o.SegmentSize, o.ECN, o.Type = uint16(e.at()+s.headers()), uint16(s.size), s.l4[13]&0x80 != 0, tun.GSOTCPv4
+		if s.v6() {
+			o.Type = tun.GSOTCPv6
+		}
+		o.ChecksumStart += uint16(e.at())
+		o.OuterL4, o.InnerL3 = uint16(e.headers()-len(e.l4)), uint16(e.at()+len(s.link))
+		step := min(s.size, room-e.at()-s.headers())
+		return []tuntest.Written{{Bytes: e.around(inside, 0, false), Offload: o}}, [][][]byte{exact(s.cut(step))}
+	}
+	for _, f := range exact(s.cut(s.size)) {
+		given, seen = append(given, tuntest.Written{Bytes: f}), append(seen, [][]byte{f})
+	}
+	return given, seen
+}
+
 // arrives is what a kernel makes of a frame that was written to its device. It goes by
 // the sum that it is given: of a wrong one come wrong ones.
 func arrives(t *testing.T, m tun.Capabilities, w tuntest.Written) [][]byte {
@@ -230,6 +284,10 @@ func arrives(t *testing.T, m tun.Capabilities, w tuntest.Written) [][]byte {
 	for b[l3-2] == 0x81 || b[l3-2] == 0x88 {
 		l3 += 4
 	}
+	outer, inner := l3, o.OuterL4 != 0
+	if inner {
+		l3 = int(o.InnerL3)
+	}
 	head, want, takes := start+8, tun.GSOUDP, m.UDP
 	v6, tcp := b[l3]>>4 == 6, field == 16
 	if tcp {
@@ -240,7 +298,8 @@ func arrives(t *testing.T, m tun.Capabilities, w tuntest.Written) [][]byte {
 	}
 	size := int(o.SegmentSize)
 	if o.Type != want || !takes || int(o.HeaderLen) != head || size == 0 || len(b)-head <= size ||
-		o.ECN != (tcp && b[start+13]&0x80 != 0) || !v6 && sumSlow(b[l3:start]) != 0xffff {
+		o.ECN != (tcp && b[start+13]&0x80 != 0) || !v6 && sumSlow(b[l3:start]) != 0xffff ||
+		inner && (!tcp || !m.Tunnel || !m.TunnelChecksum && (b[o.OuterL4+6] != 0 || b[o.OuterL4+7] != 0)) {
 		t.Fatalf("%+v is written to a device with %+v\n%x", o, m, b[:head])
 	}
 	var frames [][]byte
@@ -269,15 +328,49 @@ func arrives(t *testing.T, m tun.Capabilities, w tuntest.Written) [][]byte {
 		was, is := ^uint16(len(b)-start), uint16(len(l4))
 		binary.BigEndian.PutUint16(l4[field:], sumSlow(l4[field:field+2], []byte{byte(was >> 8), byte(was), byte(is >> 8), byte(is)}))
 		finish(s, start, field)
+		if inner {
+			wrap(t, b, s, outer, int(o.OuterL4), len(frames))
+		}
 		frames = append(frames, s)
 	}
 	return frames
 }
 
+// wrap makes the outer headers of segment n, which are those of the super-frame, its own.
+func wrap(t *testing.T, super, s []byte, l3, l4, n int) {
+	t.Helper()
+	field := l4 + 6
+	sum := func(b []byte) uint16 {
+		addresses := b[l3+12 : l3+20]
+		if b[l3]>>4 == 6 {
+			addresses = b[l3+8 : l3+40]
+		}
+		return sumSlow(addresses, []byte{0, 17, byte((len(b) - l4) >> 8), byte(len(b) - l4)})
+	}
+	switch summed := super[field] != 0 || super[field+1] != 0; {
+	case summed && sumSlow(super[field:field+2]) != sum(super):
+		t.Fatalf("the outer sum of a super-frame is %x, not that of its pseudo-header, %x", super[field:field+2], sum(super))
+	case summed:
+		binary.BigEndian.PutUint16(s[field:], sum(s))
+	}
+	binary.BigEndian.PutUint16(s[l4+4:], uint16(len(s)-l4))
+	if s[l3]>>4 == 6 {
+		binary.BigEndian.PutUint16(s[l3+4:], uint16(len(s)-l3-40))
+	} else {
+		binary.BigEndian.PutUint16(s[l3+2:], uint16(len(s)-l3))
+		binary.BigEndian.PutUint16(s[l3+4:], binary.BigEndian.Uint16(s[l3+4:])+uint16(n))
+		s[l3+10], s[l3+11] = 0, 0
+		binary.BigEndian.PutUint16(s[l3+10:], ^sumSlow(s[l3:l4]))
+	}
+	if s[field] != 0 || s[field+1] != 0 {
+		finish(s, l4, 6)
+	}
+}
+
 // streams is traffic of every kind from one host, each stream from a MAC of its own.
 func streams(r *rand.Rand, hosts []*host) []stream {
 	var all []stream
-	for n := range 48 {
+	for n := range 64 {
 		s := stream{to: []int{1, 2, 1, 2, 0}[n%5], within: n%2 == 0}
 		link := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 1, 0, byte(n)}
 		if s.to > 0 {
@@ -294,8 +387,41 @@ func streams(r *rand.Rand, hosts []*host) []stream {
 			all = append(all, s)
 			continue
 		}
+		if n >= 48 {
+			s.sent = tunnelled(r, link, n, s.within)
+		} else {
+			s.sent = conversation(r, link, n, s.within)
+		}
 		all = append(all, s)
-		all[n].sent = conversation(r, link, n, s.within)
+	}
+	return all
+}
+
+// tunnelled is a TCP connection inside a tunnel: VXLAN, GENEVE with options, or without an
+// Ethernet header inside.
+func tunnelled(r *rand.Rand, link []byte, n int, within bool) []sent {
+	outer := datagram4(append(slices.Clone(link), 8, 0), 4789, 0, r)
+	if n%4 >= 2 {
+		outer.link[len(link)], outer.link[len(link)+1] = 0x86, 0xdd
+		outer.ip = append([]byte{0x60, 0, 0, 0, 0, 0, 17, 64}, make([]byte, 32)...)
+		outer.ip[8], outer.ip[23], outer.ip[24], outer.ip[39] = 0xfd, 1, 0xfd, 2
+	}
+	e := &envelope{packet: outer, encap: [][]byte{{8, 0, 0, 0, 0, 0, 7, 0}, {2, 0, 0x65, 0x58, 0, 0, 7, 0, 1, 2, 3, 1, 0, 0, 0, 9}, {0x0c, 0, 0, 1, 0, 0, 7, 0, 5}}[n%3], summed: r.IntN(2) == 0}
+	inside := []byte{2, 0, 0, 9, 0, 1, 2, 0, 0, 9, 0, 2}
+	var all []sent
+	for _, s := range conversation(r, inside, []int{49, 50, 53, 58}[n%4], within) { // all of TCP
+		if s.size == 0 {
+			continue
+		}
+		if n%3 == 2 {
+			s.link = nil
+		}
+		// Each write is its own train of the envelope: the IDs go on.
+		s.tunnel, s.padding = e, nil
+		all = append(all, s)
+		next := *e
+		next.id += uint16((len(s.payload) + s.size - 1) / s.size)
+		e = &next
 	}
 	return all
 }
@@ -432,11 +558,13 @@ func conversation(r *rand.Rand, link []byte, n int, within bool) []sent {
 
 // masks are what a device may be told to leave to us, and to take from us.
 var masks = map[string]tun.Capabilities{
-	"all":      {VirtioHeader: 10, Checksum: true, TCP: true, UDP: true},
-	"no uso":   {VirtioHeader: 10, Checksum: true, TCP: true},
-	"no tso":   {VirtioHeader: 10, Checksum: true, UDP: true},
-	"checksum": {VirtioHeader: 10, Checksum: true},
-	"none":     {VirtioHeader: 10},
+	"all":       {VirtioHeader: 24, Checksum: true, TCP: true, UDP: true, Tunnel: true, TunnelChecksum: true},
+	"no tnlsum": {VirtioHeader: 24, Checksum: true, TCP: true, UDP: true, Tunnel: true},
+	"no tunnel": {VirtioHeader: 10, Checksum: true, TCP: true, UDP: true},
+	"no uso":    {VirtioHeader: 10, Checksum: true, TCP: true},
+	"no tso":    {VirtioHeader: 10, Checksum: true, UDP: true},
+	"checksum":  {VirtioHeader: 10, Checksum: true},
+	"none":      {VirtioHeader: 10},
 }
 
 // TestOffloadsDiffer: for every pair of masks, with trains on the wire and without,
