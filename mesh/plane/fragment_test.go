@@ -265,3 +265,28 @@ func FuzzAssembler(f *testing.F) {
 		}
 	})
 }
+
+// TestFragmentsOfAnotherNetwork: pieces of another virtual network's frame make no frame of
+// this one, as its whole frames don't.
+func TestFragmentsOfAnotherNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 2, crypto.CipherAuto)
+		a, b := l.hosts[0], l.hosts[1]
+		l.session(a, b, true)
+		sent := wired(a)
+		l.publish()
+		out := a.newOutbound(0)
+		out.s = a.snapshot.Load()
+		a.cfg.VNI = 7
+		to := out.s.outlet(a.peers[b.id.Name()].ID)
+		out.plain(to, to, 0, frame(a, b, 1, 100), 0)
+		out.plain(to, to, 0, frame(a, b, 2, 3000), 0)
+		out.close()
+		out.flush()
+		receive(b, a, sent.msgs)
+		l.expect(b)
+		if n := b.Counters().All()["drop_record_network"]; n < 2 {
+			t.Errorf("counters %v", b.Counters().All())
+		}
+	})
+}

@@ -278,6 +278,10 @@ func (in *inbound) records(r *Receiver, b []byte) {
 		}
 		end := len(b) - len(rest)
 		body = rest
+		if rec.VNI != uint16(in.p.cfg.VNI) {
+			in.p.counters.add(dropNetwork, 1)
+			continue
+		}
 		if rec.Flags&transport.RecordFragment != 0 {
 			in.piece(r, rec, frame)
 			continue
@@ -285,10 +289,6 @@ func (in *inbound) records(r *Receiver, b []byte) {
 		if rec.Flags&^(transport.RecordPartial|transport.RecordTrain|transport.RecordTunnel) != 0 ||
 			rec.Flags&(transport.RecordPartial|transport.RecordTunnel) == transport.RecordTunnel {
 			in.p.counters.add(dropRecord, 1)
-			continue
-		}
-		if rec.VNI != uint16(in.p.cfg.VNI) {
-			in.p.counters.add(dropNetwork, 1)
 			continue
 		}
 		in.deliver(r, b[end-len(frame)-frameRoom:end], rec.Flags, int(rec.Aux))
