@@ -154,7 +154,9 @@ func (in *inbound) flushJoined() {
 	if in.joiner.Frame(&in.joined[0]) {
 		wrote, _ = in.p.queues[in.queue].WriteBatch(in.joined[:])
 	}
-	in.p.counters.add(dropDevice, 1-wrote)
+	if wrote == 0 {
+		in.p.counters.add(dropDevice, in.joiner.Len())
+	}
 	in.joiner.Reset()
 	in.joined[0] = tun.Frame{}
 }

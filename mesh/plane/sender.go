@@ -13,9 +13,9 @@ import (
 type sender struct {
 	p    *Plane
 	msgs []transport.Message
-	// count is how many datagrams the last of msgs holds.
-	count int
-	ad    [transport.RelayADLen]byte // associated data of a relay header
+	// count is how many datagrams the last of msgs holds, queued how many they all do.
+	count, queued int
+	ad            [transport.RelayADLen]byte // associated data of a relay header
 	// own marks what the node sends by itself: it is no traffic that a link would
 	// have to be watched closely for.
 	own bool
@@ -36,6 +36,7 @@ func (s *sender) send(to *Outlet, b []byte, now int64) {
 		s.p.counters.add(datagramsOut, 1)
 		return
 	}
+	s.queued++
 	if n := len(s.msgs); n > 0 && s.join(&s.msgs[n-1], to, b) {
 		return
 	}
@@ -96,16 +97,29 @@ func (s *sender) flush() {
 	if len(s.msgs) == 0 {
 		return
 	}
-	sent := s.p.cfg.Socket.Send(s.msgs)
-	s.p.counters.add(datagramsOut, sent)
-	if failed := len(s.msgs) - sent; failed > 0 {
+	lost := 0
+	if s.p.cfg.Socket.Send(s.msgs) < len(s.msgs) {
+		lost = s.lost()
 		s.noteRefused()
 		if !s.own { // what the node says is said again; the socket counts why it failed
-			s.p.counters.add(dropSend, failed)
+			s.p.counters.add(dropSend, lost)
 		}
 	}
+	s.p.counters.add(datagramsOut, s.queued-lost)
 	clear(s.msgs)
-	s.msgs = s.msgs[:0]
+	s.msgs, s.queued = s.msgs[:0], 0
+}
+
+// lost is how many datagrams did not leave; a train of which one did not counts as a whole.
+func (s *sender) lost() (n int) {
+	for i := range s.msgs {
+		if s.msgs[i].Err != nil {
+			for range s.msgs[i].Datagrams {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // noteRefused tells the node of datagrams that were too long for their path, but for its
