@@ -93,3 +93,50 @@ func TestPathsNoise(t *testing.T) {
 		t.Errorf("the path changed %d times in six hours; its round trip was told to be above 1.5 ms %d times", changes-1, moved)
 	}
 }
+
+// twoPaths is a world in which IPv4 takes 10 ms there and back, and IPv6 20 ms, after it
+// has settled.
+func twoPaths(t *testing.T, seed uint64, traffic bool) (w *pathsWorld, rtt4 *time.Duration) {
+	w = newPathsWorld(t, seed)
+	rtt4 = new(10 * time.Millisecond)
+	w.delay = func(_ int, on Path) (time.Duration, bool) {
+		if on.Remote.Addr().Is6() {
+			return 10 * time.Millisecond, true
+		}
+		return *rtt4 / 2, *rtt4 > 0
+	}
+	for i, e := range w.end {
+		e.SetCandidates(w.now, []netip.AddrPort{w.end[1-i].addr, w.end[1-i].addr6})
+		w.pump(i)
+		if traffic {
+			w.traffic(i, 20*time.Millisecond)
+		}
+	}
+	w.run(5 * time.Minute)
+	for i, e := range w.end {
+		if best, _ := e.Best(); !best.Remote.Addr().Is4() {
+			t.Fatalf("end %d uses %v", i, best)
+		}
+	}
+	return w, rtt4
+}
+
+// A path that failed and comes back slow is not taken for what it was.
+func TestPathsBackSlower(t *testing.T) {
+	for seed := range uint64(4) {
+		w, rtt4 := twoPaths(t, seed, seed%2 == 0)
+		*rtt4 = 0
+		w.run(time.Minute)
+		*rtt4 = 300 * time.Millisecond
+		logged := [2]int{len(w.end[0].log), len(w.end[1].log)}
+		w.run(5 * time.Minute)
+		for i, e := range w.end {
+			if changes := e.log[logged[i]:]; len(changes) > 0 {
+				t.Errorf("end %d: %v", i, changes)
+			}
+			if !slices.ContainsFunc(e.Status(), func(s PathStatus) bool { return s.Up && s.Remote.Addr().Is4() }) {
+				t.Errorf("end %d: the path is not up again", i)
+			}
+		}
+	}
+}

@@ -185,14 +185,14 @@ func (p *path) renew(now time.Time) {
 	p.renewTrain(now)
 }
 
-// fail ends the path.
+// fail ends the path. What it took says nothing of what it takes when it comes back.
 func (p *path) fail(now time.Time) {
 	p.up, p.both, p.verify, p.failed = false, false, false, true
 	p.deaf = time.Time{}
 	p.asked = p.asked[:0]
 	p.unheard, p.burst, p.answers, p.eager = 0, 0, 0, 0
 	p.tries = firstTries
-	p.retry = 0
+	p.retry, p.samples = 0, 0
 	p.soon, p.slotAt = false, time.Time{}
 	p.size, p.train = pathSize{}, pathTrain{}
 }

@@ -40,6 +40,7 @@ type worldEvent struct {
 type worldEnd struct {
 	*Paths
 	addr     netip.AddrPort // where the other end sees datagrams come from
+	addr6    netip.AddrPort // likewise over IPv6
 	probes   []time.Time    // sent, without padding
 	padded   int            // bytes of probes and trains sent beside them
 	biggest  int            // probe that was answered
@@ -60,6 +61,7 @@ func newPathsWorld(t testing.TB, seed uint64) *pathsWorld {
 		w.end[i] = &worldEnd{
 			Paths:    NewPaths(PathsConfig{Random: rand.New(rand.NewPCG(seed, uint64(i)+2))}),
 			addr:     netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 6783),
+			addr6:    netip.AddrPortFrom(netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i + 1)}), 6783),
 			answered: make(map[Path]bool),
 		}
 	}
@@ -89,7 +91,10 @@ func (w *pathsWorld) carry(from int, on Path, do func(back Path)) {
 		return
 	}
 	back := on
-	if on.Kind == PathDirect {
+	switch {
+	case on.Remote.Addr().Is6():
+		back = DirectPath(w.end[from].addr6)
+	case on.Kind == PathDirect:
 		back = DirectPath(w.end[from].addr)
 	}
 	w.after(d, func() {
