@@ -155,6 +155,8 @@ const (
 	postpone         = 50 * time.Millisecond // when probeRate is used up
 	deafFor          = time.Second           // the peer says it does not hear us: the path no longer counts as up both ways
 	betterFor        = 3 * time.Second       // and samplesEnough answers on the one in use: a cheaper path is taken
+	slowerBy         = 5 * time.Millisecond  // and twice the shortest: a round trip is far above it
+	slowerPause      = time.Second           // between probes until all of the last ones are
 	learnPause       = 100 * time.Millisecond
 	retryMax         = time.Minute
 	lossCost         = 200 * time.Millisecond // what losing every datagram would add to the round trip, for comparison

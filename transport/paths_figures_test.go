@@ -121,6 +121,23 @@ func twoPaths(t *testing.T, seed uint64, traffic bool) (w *pathsWorld, rtt4 *tim
 	return w, rtt4
 }
 
+// A path that becomes slow is left within a minute, in traffic too, in which the peer's
+// probes say that all is well.
+func TestPathsSlower(t *testing.T) {
+	for seed := range uint64(4) {
+		for _, traffic := range []bool{false, true} {
+			w, rtt4 := twoPaths(t, seed, traffic)
+			*rtt4 = 300 * time.Millisecond
+			w.run(time.Minute)
+			for i, e := range w.end {
+				if best, _ := e.Best(); !best.Remote.Addr().Is6() {
+					t.Errorf("with traffic %v end %d still uses the path of 300 ms beside one of 20 ms", traffic, i)
+				}
+			}
+		}
+	}
+}
+
 // A path that failed and comes back slow is not taken for what it was.
 func TestPathsBackSlower(t *testing.T) {
 	for seed := range uint64(4) {

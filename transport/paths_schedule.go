@@ -30,11 +30,14 @@ func (p *Paths) jitter(d time.Duration) time.Duration {
 const EarlyProbe = 500 * time.Millisecond
 
 // idlePause is the time between probes of a path with which nothing is the matter. With
-// EarlyProbe off, the shortest is ProbeIdle ± 20 %. Paths that are not in use are measured
-// until they can be compared, and then only lest a NAT forgets them.
+// EarlyProbe off, the shortest is ProbeIdle ± 20 %, and less where traffic has become slower.
+// Paths that are not in use are measured until they can be compared, and then only lest a
+// NAT forgets them.
 func (p *Paths) idlePause(q *path) time.Duration {
 	d := p.cfg.ProbeIdle
 	switch {
+	case q == p.best && p.slower():
+		d = min(d, slowerPause)
 	case q == p.best || p.best == nil:
 	case q.samples < samplesEnough:
 		d *= 2
@@ -47,14 +50,26 @@ func (p *Paths) idlePause(q *path) time.Duration {
 }
 
 // spare takes a probe of the peer, which says that all is well, for one of ours: so of
-// two ends one asks, by turns as chance has it. Each measures for itself now and then.
+// two ends one asks, by turns as chance has it. Each measures for itself now and then, and
+// always while another path may be better than the one in use.
 func (p *Paths) spare(now time.Time, q *path) {
+	if q == p.best && (p.slower() || p.challenger != nil) {
+		return
+	}
 	if q.up && q.both && q.unheard == 0 && q.samples >= samplesEnough {
 		pause := p.idlePause(q)
 		if at := now.Add(pause); at.Before(q.answered.Add(3 * pause)) {
 			q.idleAt = later(q.idleAt, at)
 		}
 	}
+}
+
+// slower reports whether the path in use carries traffic and its last round trip was far
+// above the shortest: whether that lasts is soon to be known.
+func (p *Paths) slower() bool {
+	q := p.best
+	return !p.sent.IsZero() && p.clock.Sub(p.sent) < activeFor &&
+		q.samples > 0 && q.recent[(q.samples-1)%len(q.recent)] > 2*q.shortest()+slowerBy
 }
 
 // probeDue reports whether q is to be probed now.
