@@ -12,6 +12,9 @@ const (
 	// of which nothing better is known: what fits, relay header in front, into one
 	// packet of every underlay.
 	plainLimit = transport.BaseLimit - transport.RelayLen
+	// leastLimit is what a path over IPv4's least MTU of 576 carries, behind a relay header;
+	// no path is measured to carry less.
+	leastLimit = 576 - 40 - 8 - transport.RelayLen
 	// overhead is what a datagram with one record has beside the frame.
 	overhead = transport.HeaderLen + transport.RecordLen + transport.TagLen
 	// arenaSize is how many bytes of datagrams are built before they are sent: a few
@@ -236,7 +239,7 @@ func limit(to, hop *Outlet) int {
 	if hop != to {
 		known = min(to.RelayLimit, hop.Limit-transport.RelayLen)
 	}
-	if known <= 0 {
+	if known < leastLimit { // nothing is known, or nothing true
 		return plainLimit
 	}
 	return known

@@ -185,3 +185,26 @@ func TestLongerThanReceiver(t *testing.T) {
 		})
 	})
 }
+
+// TestNoLimitIsTooSmall: a figure that no path measures, which some host of the network has
+// made up, does not end what is relayed.
+func TestNoLimitIsTooSmall(t *testing.T) {
+	for _, limit := range []int{-47, 1, 60, 200} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t, 3, crypto.CipherAuto)
+			a, b, c := l.hosts[0], l.hosts[1], l.hosts[2]
+			l.session(a, b, true)
+			l.session(b, c, true)
+			l.session(a, c, false)
+			a.outlets[a.peers[c.id.Name()].ID].RelayLimit = limit
+			l.publish()
+			l.run(func() {
+				for n, size := range []int{46, 1354, 9014} {
+					f := frame(a, c, uint32(n), size)
+					a.device.Inject(f)
+					l.expect(c, f)
+				}
+			})
+		})
+	}
+}
