@@ -290,3 +290,36 @@ func TestFragmentsOfAnotherNetwork(t *testing.T) {
 		}
 	})
 }
+
+// TestFragmentsTwice: a network that brings every datagram twice does not keep long frames
+// back, where no replay window hides that.
+func TestFragmentsTwice(t *testing.T) {
+	for _, policy := range policies() {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t, 2, policy)
+			a, b := l.hosts[0], l.hosts[1]
+			l.session(a, b, true)
+			sent := wired(a)
+			l.publish()
+			out := a.newOutbound(0)
+			out.s = a.snapshot.Load()
+			to := out.s.outlet(a.peers[b.id.Name()].ID)
+			for n := range uint32(10) {
+				sent.msgs = nil
+				f := frame(a, b, n, 4000)
+				out.plain(to, to, 0, f, 0)
+				out.close()
+				out.flush()
+				var twice []transport.Message
+				for i := range sent.msgs {
+					for d := range sent.msgs[i].Datagrams {
+						m := transport.Message{Buf: d, N: len(d)}
+						twice = append(twice, m, m)
+					}
+				}
+				receive(b, a, twice)
+				l.expect(b, f)
+			}
+		})
+	}
+}
