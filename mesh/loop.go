@@ -159,13 +159,13 @@ func (n *node) turnPeer(p *peer, now time.Time) {
 		p.lastSent = sent
 		p.paths.Sent(n.plane.Time(sent))
 	}
-	before, _ := p.paths.Best()
 	p.paths.Tick(now)
 	if session := p.exchange.Sending(); session != nil {
 		n.ask(p, session, now)
 	}
-	if best, _ := p.paths.Best(); best != before || p.paths.Limit() != p.limit || p.paths.Train() != p.train {
-		p.limit, p.train = p.paths.Limit(), p.paths.Train()
+	used := usedPath{limit: p.paths.Limit(), train: p.paths.Train(), direct: p.direct(now)}
+	if used.Path, _ = p.paths.Best(); used != p.used {
+		p.used = used
 		n.outdated = true
 	}
 	if n.network.Policy() == crypto.CipherNone {

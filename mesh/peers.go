@@ -35,7 +35,7 @@ type peer struct {
 	pieces   joiner           // of messages about addresses
 	gossip   []byte           // a message that conn has not taken yet
 
-	limit, train int // of the path in use, as the plane knows them
+	used usedPath // as the plane knows it
 
 	visited   time.Time // by the loop, last
 	touched   bool      // something has happened since
@@ -43,6 +43,13 @@ type peer struct {
 
 	lastSent, lastHeard int64     // plane clock, as last seen
 	lastWord            time.Time // when we last made ourselves heard under an unconfirmed session
+}
+
+// usedPath is the path in use and what the plane is told of it.
+type usedPath struct {
+	transport.Path
+	limit, train int
+	direct       bool
 }
 
 // linked reports whether p is or was just a neighbour: it has a connection, or

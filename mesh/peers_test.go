@@ -1,8 +1,10 @@
 package mesh
 
 import (
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -69,5 +71,61 @@ func TestIdlePeersAreVisitedTogether(t *testing.T) {
 	}
 	if visits > 2*60*peers*minutes {
 		t.Errorf("%d visits in %d s", visits, 60*minutes)
+	}
+}
+
+// TestPathChangeIsPublished: the plane learns of every path that is taken into use, also of
+// one that an answer decides for and that is, but for its address, like the one before.
+func TestPathChangeIsPublished(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	self, err := crypto.NewIdentity(new(crypto.Seed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1e9, 0)
+	n := &node{network: new(crypto.Network), log: slog.New(slog.DiscardHandler)}
+	p := &peer{
+		Peer:     plane.NewPeer(1, crypto.Name{1}),
+		exchange: transport.NewExchange(transport.ExchangeConfig{Identity: self, Jitter: random}),
+		paths:    transport.NewPaths(transport.PathsConfig{Random: random, Fragmenting: true}),
+		connLost: now,
+	}
+	rtt := map[transport.Path]time.Duration{transport.DirectPath(at(1)): 10 * time.Millisecond, transport.DirectPath(at(2)): 30 * time.Millisecond}
+	p.paths.SetCandidates(now, []netip.AddrPort{at(1), at(2)})
+	type answer struct {
+		at time.Time
+		transport.ProbeOut
+	}
+	var answers []answer
+	var published transport.Path
+	var direct bool
+	began := now
+	for ; now.Sub(began) < 3*time.Minute; now = now.Add(time.Millisecond) {
+		if now.Sub(began) == time.Minute {
+			rtt[transport.DirectPath(at(1))] = 100 * time.Millisecond
+		}
+		for i := len(answers) - 1; i >= 0; i-- {
+			if a := answers[i]; !a.at.After(now) {
+				p.paths.Answered(now, a.Path, a.ID, now.Sub(began) > time.Second) // at first the peer does not hear us
+				answers = slices.Delete(answers, i, i+1)
+			}
+		}
+		n.turnPeer(p, now)
+		for _, probe := range p.paths.Probes() {
+			answers = append(answers, answer{now.Add(rtt[probe.Path]), probe})
+		}
+		best, _ := p.paths.Best()
+		if n.outdated || n.dirty {
+			published, direct, n.outdated, n.dirty = best, p.direct(now), false, false
+		}
+		if best != published {
+			t.Fatalf("%v is in use, the plane knows %v", best, published)
+		}
+		if direct != p.direct(now) {
+			t.Fatalf("after %v frames may go there is %v, and the plane knows %v", now.Sub(began), !direct, direct)
+		}
+	}
+	if published != transport.DirectPath(at(2)) {
+		t.Errorf("%v is in use", published)
 	}
 }
