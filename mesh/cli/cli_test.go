@@ -175,7 +175,7 @@ func TestStatusForPeople(t *testing.T) {
     device  bridge ripstop, device ripstop0, MTU 1500, port 6783
    running  v1.0.0, for 1h2m5s, process 0
      peers  4, 3 reachable, 1 of them through others
-     links  2, 2 up; 2 to dial: 1 self, 1 up
+     links  2, 2 up, 1 of them over TCP, for UDP does not pass; 2 to dial: 1 self, 1 up
  endpoints  2, 1 here
    dropped  12: 9 port rule mac, 3 no route
    WARNING  iptables drops what the bridge carries
@@ -319,7 +319,7 @@ func TestUnsettled(t *testing.T) {
 		{func(*api.Status) {}, ""},
 		{func(s *api.Status) { s.Targets[0].State = api.TargetConnecting }, "peer vm1 is connecting"},
 		{func(s *api.Status) { s.Targets[0].State, s.Targets[0].Error = api.TargetRefused, "other network" }, "peer vm1: other network"},
-		{func(s *api.Status) { s.Links[1].State = api.LinkConnecting }, "peer vm1 is up"}, // TCP is, the link is not
+		{func(s *api.Status) { s.Links[1].State = api.LinkConnecting }, "peer vm1 is connected, but the link with it is connecting"},
 		{func(s *api.Status) { s.Links[0].State = api.LinkDown }, "the link with c is down"},
 		{func(s *api.Status) { s.Peers[0].Reachable = false }, "there is no way to d yet"},
 		{func(s *api.Status) { s.Peers[3].Reachable = false }, ""}, // gone

@@ -97,15 +97,15 @@ func status(ctx context.Context, in *invocation, part string, wait time.Duration
 
 // unsettled says what is still missing to a settled network; empty = nothing.
 func unsettled(s api.Status) string {
-	up := make(map[string]bool)
+	links := make(map[string]string)
 	for _, l := range s.Links {
-		if l.State == api.LinkUp {
-			up[l.Peer] = true
-		}
+		links[l.Peer] = l.State
 	}
 	for _, t := range s.Targets {
 		switch {
-		case t.State == api.TargetSelf, t.State == api.TargetUp && up[t.Peer]:
+		case t.State == api.TargetSelf, t.State == api.TargetUp && links[t.Peer] == api.LinkUp:
+		case t.State == api.TargetUp: // TCP is, the link is not
+			return fmt.Sprintf("peer %s is connected, but the link with it is %s", t.Target, cmp.Or(links[t.Peer], api.LinkConnecting))
 		case t.Error != "":
 			return fmt.Sprintf("peer %s: %s", t.Target, t.Error)
 		default:
@@ -250,13 +250,19 @@ func (v view) summary() string {
 		}
 	}
 	row("peers", "%d, %d reachable, %d of them through others", len(s.Peers), reachable, relayed)
-	up := 0
+	up, overTCP := 0, 0
 	for _, l := range s.Links {
 		if l.State == api.LinkUp {
-			up++
+			if up++; l.Path == "tcp" {
+				overTCP++
+			}
 		}
 	}
-	row("links", "%d, %d up%s", len(s.Links), up, v.targetSummary())
+	slow := ""
+	if overTCP > 0 {
+		slow = fmt.Sprintf(", %d of them over TCP, for UDP does not pass", overTCP)
+	}
+	row("links", "%d, %d up%s%s", len(s.Links), up, slow, v.targetSummary())
 	here, trouble := 0, 0
 	for _, e := range s.Endpoints {
 		switch e.State {
