@@ -75,10 +75,11 @@ type LockedError struct {
 
 // Error names the holder.
 func (e *LockedError) Error() string {
-	if e.PID == 0 {
-		return fmt.Sprintf("store: state directory %s: another daemon runs on it", e.Dir)
+	holder := ""
+	if e.PID != 0 {
+		holder = fmt.Sprintf(", process %d", e.PID)
 	}
-	return fmt.Sprintf("store: state directory %s: another daemon runs on it, process %d", e.Dir, e.PID)
+	return fmt.Sprintf("store: state directory %s: another daemon runs on it%s: end that by `ripstop stop`, or choose another directory by --state", e.Dir, holder)
 }
 
 // FormatError says that a state directory was not written by this version, or not by

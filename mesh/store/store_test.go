@@ -102,6 +102,9 @@ func TestASecondDaemonIsToldThePID(t *testing.T) {
 	if !errors.As(err, &locked) || locked.PID != os.Getpid() {
 		t.Errorf("in this process: %v", err)
 	}
+	if !strings.Contains(err.Error(), "`ripstop stop`") || !strings.Contains(err.Error(), "--state") {
+		t.Errorf("it does not say what to do: %v", err)
+	}
 	second := func() string {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "STORE_CHILD="+dir)
