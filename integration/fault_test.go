@@ -376,6 +376,10 @@ func TestClone(t *testing.T) {
 	if d.Code() != 6 {
 		t.Errorf("the clone ended with code %d, want 6; log:\n%s", d.Code(), d.Log())
 	}
+	// What it says is to be done: without the seed alone, the rest of a copy cannot be read.
+	if log := d.Log(); !strings.Contains(log, "a directory of its own") || strings.Contains(log, "`seed`") {
+		t.Errorf("the clone does not say what helps:\n%s", log)
+	}
 	took := time.Since(start)
 	t.Logf("the clone ended after %v", took.Round(10*time.Millisecond))
 	if took > 5*time.Second {

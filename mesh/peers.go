@@ -273,7 +273,7 @@ func (e *connEvents) ConnDown(c *transport.Conn, cause error) {
 // CloneSuspected ends this host: another has its identity and was first.
 func (e *connEvents) CloneSuspected(name crypto.Name, other crypto.UID) {
 	(*node)(e).stop(&ExitError{Code: 6, Err: errors.New("another running host has this host's identity " + name.String() +
-		" (run " + other.String() + "): a copied state directory? remove its file `seed` here for an identity of its own")})
+		" (run " + other.String() + "): a copied state directory? start this one with a directory of its own (--state, or remove the copy) and the network's secret")})
 }
 
 // hello is what this host tells a peer that has proven the secret.
