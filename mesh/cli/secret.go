@@ -21,16 +21,17 @@ nothing else is kept, so the output has to reach every host by a safe way. --cip
 network whose frames are neither encrypted nor protected, for underlays that are private already;
 that cannot be changed later.
 
-A network also has an admin key, with which hosts can be shut out of it. --admin-file says where to
-keep it: it is made together with the secret, and nothing can bring it back later. (A network that
-` + "`ripstop up`" + ` makes by itself has it in that host's state directory, as ` + "`admin`" + `.)
+A network also has an admin key, meant for shutting hosts out of it; no version can do that yet.
+--admin-file says where to keep it: it is made together with the secret, and nothing can bring it
+back later. (A network that ` + "`ripstop up`" + ` makes by itself has it in that host's state directory, as
+` + "`admin`" + `.)
 
 ` + "`secret show`" + ` prints the token this host uses. Of a passphrase there is nothing to show.
 
 Examples:
   ripstop secret new > secret
   ripstop secret new --admin-file network.admin > secret
-                                         keep the key with which hosts can be shut out
+                                         keep the admin key, too
   ripstop secret show | ssh vm2 'cat > secret && ripstop up --secret-file secret vm1'`
 
 // secretAnswer is what --json prints.
@@ -86,7 +87,7 @@ func secretNew(in *invocation, policy crypto.CipherPolicy, adminFile string) err
 	if err := printSecret(in, network); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(in.Err, "the admin key of this network, with which hosts can be shut out, was not kept: use --admin-file FILE to keep it")
+	_, err = fmt.Fprintln(in.Err, "the admin key of this network, with which a later version shall shut hosts out, was not kept: use --admin-file FILE to keep it")
 	return err
 }
 
