@@ -150,6 +150,9 @@ func wanted(err *pflag.InvalidValueError) string {
 	case "SUBNET":
 		return "a subnet without host bits, such as 10.32.2.0/24"
 	case "CIDR":
+		if err.GetFlag().Name != "address" {
+			return "a range with its prefix length, such as 10.32.0.0/12"
+		}
 		return "an IP address with a prefix length, such as 10.32.0.1/12"
 	default:
 		return err.Unwrap().Error()
