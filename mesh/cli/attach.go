@@ -330,7 +330,10 @@ Examples:
 func hideCommand() command {
 	return command{
 		name: "hide", short: "take this host's own address away", client: true, text: `
-Takes away what expose gave. A host that is not exposed stays so.`,
+Takes away what expose gave. A host that is not exposed stays so.
+
+Example:
+  ripstop hide`,
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, in *invocation, args []string) error {
 				if err := noArguments(args); err != nil {

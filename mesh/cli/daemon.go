@@ -24,7 +24,10 @@ func stopCommand() command {
 	return command{
 		name: "stop", short: "end the daemon", client: true, text: `
 Ends the daemon and waits until it has ended. What is attached stays on the bridge: containers of
-this host go on talking with one another, and the next ` + "`ripstop up`" + ` takes them over.`,
+this host go on talking with one another, and the next ` + "`ripstop up`" + ` takes them over.
+
+Example:
+  ripstop stop`,
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, in *invocation, args []string) error {
 				if err := noArguments(args); err != nil {

@@ -22,7 +22,11 @@ five hosts that are not all connected, containers on them, traffic between the t
 It says what it does, takes less than a minute, and takes everything away again, also at Ctrl-C.
 It needs root, or the right to make a user namespace, and /dev/net/tun.
 
---keep leaves the network up until Ctrl-C and prints how to look around in it.`
+--keep leaves the network up until Ctrl-C and prints how to look around in it.
+
+Examples:
+  ripstop demo
+  ripstop demo --keep`
 
 func demoCommand() command {
 	return command{

@@ -22,7 +22,10 @@ type versionAnswer struct {
 func versionCommand() command {
 	return command{
 		name: "version", short: "say which version this is", text: `
-Says which version this is, and of what it was built.`,
+Says which version this is, and of what it was built.
+
+Example:
+  ripstop version`,
 		setup: func(*pflag.FlagSet) action {
 			return func(_ context.Context, in *invocation, args []string) error {
 				if err := noArguments(args); err != nil {
