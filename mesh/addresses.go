@@ -11,7 +11,7 @@ import (
 const maxAdvertised = 32
 
 // underlayAddresses are the addresses others may reach this host at: what it is
-// bound to or else those of its interfaces, except loopback, link-local ones and
+// bound to, where that is an address, or else those of its interfaces, except loopback, link-local ones and
 // whatever belongs to the overlay; what the operator named stands first. false: the kernel
 // does not say.
 func (n *node) underlayAddresses() ([]netip.AddrPort, bool) {
@@ -27,10 +27,16 @@ func (n *node) underlayAddresses() ([]netip.AddrPort, bool) {
 	for _, a := range n.cfg.Advertise {
 		add(a)
 	}
-	if len(n.cfg.Bind) > 0 {
-		for _, a := range n.cfg.Bind {
-			add(netip.AddrPortFrom(a.Unmap(), n.port))
+	every := len(n.cfg.Bind) == 0
+	for _, a := range n.cfg.Bind {
+		switch a = a.Unmap(); {
+		case a.IsUnspecified():
+			every = true
+		case a.Zone() == "": // a zone says nothing to others
+			add(netip.AddrPortFrom(a, n.port))
 		}
+	}
+	if !every {
 		return all, true
 	}
 	addrs, err := tun.InterfaceAddrs()
@@ -39,11 +45,18 @@ func (n *node) underlayAddresses() ([]netip.AddrPort, bool) {
 		return nil, false
 	}
 	for _, a := range addrs {
-		if a.Addr.IsGlobalUnicast() && !n.ownInterface(a.Interface) && !n.inOverlay(a.Addr) {
+		if a.Addr.IsGlobalUnicast() && n.listens(a.Addr) && !n.ownInterface(a.Interface) && !n.inOverlay(a.Addr) {
 			add(netip.AddrPortFrom(a.Addr, n.port))
 		}
 	}
 	return all, true
+}
+
+// listens reports whether this host is bound to ip, an address of one of its interfaces.
+func (n *node) listens(ip netip.Addr) bool {
+	return len(n.cfg.Bind) == 0 || slices.ContainsFunc(n.cfg.Bind, func(b netip.Addr) bool {
+		return b.Unmap() == ip || b.IsUnspecified() && b.Is4() == ip.Is4()
+	})
 }
 
 // ownInterface reports whether an interface of that name is part of the overlay.

@@ -201,18 +201,23 @@ func parseAdvertised(s string) (advertised, error) {
 	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
 		plain = s[1 : len(s)-1]
 	}
+	var a netip.AddrPort
 	if addr, err := netip.ParseAddr(plain); err == nil {
-		return advertised(netip.AddrPortFrom(addr.Unmap(), 0)), nil
-	}
-	host, port, err := net.SplitHostPort(s)
-	if err == nil {
+		a = netip.AddrPortFrom(addr.Unmap(), 0)
+	} else if host, port, err := net.SplitHostPort(s); err == nil {
 		addr, addrErr := netip.ParseAddr(host)
 		n, portErr := strconv.ParseUint(port, 10, 16)
 		if addrErr == nil && portErr == nil && n > 0 {
-			return advertised(netip.AddrPortFrom(addr.Unmap(), uint16(n))), nil
+			a = netip.AddrPortFrom(addr.Unmap(), uint16(n))
 		}
 	}
-	return advertised{}, fmt.Errorf("%q is no IP address, with or without a port", s)
+	switch ip := a.Addr(); {
+	case !ip.IsValid():
+		return advertised{}, fmt.Errorf("%q is no IP address, with or without a port", s)
+	case ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast():
+		return advertised{}, fmt.Errorf("others cannot dial %v", ip)
+	}
+	return advertised(a), nil
 }
 
 // newLog makes the daemon's log.
