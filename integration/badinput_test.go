@@ -76,6 +76,7 @@ func TestBadInput(t *testing.T) {
 		{name: "bridge name of another kind", args: []string{"--bridge", "wrongkind"}, code: 1, says: []string{"wrongkind", "veth", "--bridge"}},
 		{name: "device name of another kind", args: []string{"--device", "isbridge"}, code: 1, says: []string{"isbridge", "--device"}},
 		{name: "address that is not ours", args: []string{"--bind", "203.0.113.77"}, code: 1, says: []string{"203.0.113.77"}},
+		{name: "link-local address without an interface", args: []string{"--bind", "fe80::77"}, code: 1, says: []string{"fe80::77", "%eth0", "--bind"}},
 		{name: "no such group", args: []string{"--socket-group", "nosuchgroup"}, code: 1, says: []string{"nosuchgroup"}},
 		{name: "socket in a file's place", args: []string{"--socket", key}, code: 1, says: []string{key, "--socket"}},
 		{

@@ -10,6 +10,7 @@ import (
 	mathrand "math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -329,6 +330,8 @@ func (n *node) underlayError(err error) error {
 		return fmt.Errorf("port %d is taken by another program, or another ripstop: stop it, or choose another port by --port: %w", n.cfg.Port, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("%w: this host does not have that address: check --bind", err)
+	case errors.Is(err, syscall.EINVAL) && slices.ContainsFunc(n.cfg.Bind, func(a netip.Addr) bool { return a.IsLinkLocalUnicast() && a.Is6() && a.Zone() == "" }):
+		return fmt.Errorf("%w: a link-local address needs its interface, as in --bind fe80::1%%eth0", err)
 	}
 	return err
 }
