@@ -223,6 +223,10 @@ func TestMoveEndpoint(t *testing.T) {
 	if r, err := s.Host("c").Ripstop(s.ctx, "attach", s.Container("c1").Netns(), "--address", address+"/24", "--mac", mac); err != nil || r.Code != 1 {
 		t.Fatalf("an address in use was given away: %+v, %v", r, err)
 	}
+	if r, err := s.Host("c").Ripstop(s.ctx, "expose", "--address", address+"/24"); err != nil || r.Code != 1 ||
+		!strings.Contains(r.Err, "in use on host b") || strings.Contains(r.Err, "--move") { // a flag that expose has not
+		t.Fatalf("expose with an address in use: %+v, %v", r, err)
+	}
 	if err := s.Container("c1").Attach(s.ctx, address+"/24", "--mac", mac, "--move"); err != nil {
 		t.Fatal(err)
 	}

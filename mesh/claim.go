@@ -27,8 +27,12 @@ func (n *node) claim(ctx context.Context, a *attachment, move bool) error {
 			continue
 		}
 		if !move {
-			return api.Errorf(api.CodeConflict, "%s is in use on host %s (%s): detach it there, or take it over by --move",
-				clash(mac, addrs, e.Addresses), n.nickname(e.Host), e.Host)
+			what := "detach it there, or take it over by --move"
+			if a.Exposed { // which has no --move
+				what = "detach or hide it there, or choose another"
+			}
+			return api.Errorf(api.CodeConflict, "%s is in use on host %s (%s): %s",
+				clash(mac, addrs, e.Addresses), n.nickname(e.Host), e.Host, what)
 		}
 		n.askRelease(ctx, e.Host, mac, addrs)
 		if err := n.free(a); err != nil { // somebody here was quicker meanwhile
