@@ -9,12 +9,14 @@ import (
 
 // Where br_netfilter is on (Docker switches it on), frames that pass the bridge
 // are shown to the host's FORWARD chain. Docker gives that chain the policy drop,
-// and so cuts the containers of one bridge from each other and from the overlay.
+// and so cuts the containers of one bridge from each other and from the overlay. A chain
+// of nftables' bridge family sees them in any case.
 
 // forwardChain is one chain of the host's firewall that sees forwarded packets.
 type forwardChain struct {
 	ipv6     bool
 	inet     bool // it sees both families
+	bridge   bool // it sees bridged frames, of all kinds
 	table    string
 	name     string
 	drops    bool // its policy is drop
@@ -26,9 +28,12 @@ type forwardChain struct {
 // hazard is the sentence about the chains that stop the bridge's frames, "" if
 // none does. nf4 and nf6 tell whether the bridge's IPv4 and IPv6 are shown to them.
 func hazard(bridge string, nf4, nf6 bool, chains []forwardChain) string {
-	var families, commands []string
+	var families, commands, bridged []string
 	for _, c := range chains {
-		shown := nf4 && !c.ipv6 || nf6 && (c.ipv6 || c.inet)
+		if c.bridge && c.drops && !c.accepts {
+			bridged = append(bridged, fmt.Sprintf("nft insert rule bridge %s %s meta ibrname %s accept", c.table, c.name, bridge))
+		}
+		shown := !c.bridge && (nf4 && !c.ipv6 || nf6 && (c.ipv6 || c.inet))
 		if !c.drops || c.accepts || !shown {
 			continue
 		}
@@ -54,11 +59,23 @@ func hazard(bridge string, nf4, nf6 bool, chains []forwardChain) string {
 		families = append(families, family)
 		commands = append(commands, command)
 	}
-	if len(commands) == 0 {
+	var what []string
+	if len(commands) > 0 {
+		sysctl := "iptables"
+		if !nf4 {
+			sysctl = "ip6tables"
+		}
+		what = append(what, fmt.Sprintf("drops forwarded %s packets and sees bridged frames too (net.bridge.bridge-nf-call-%s is 1, as Docker wants it)",
+			strings.Join(families, " and "), sysctl))
+	}
+	if len(bridged) > 0 {
+		what = append(what, "drops bridged frames")
+	}
+	if len(what) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("this host's firewall drops forwarded %s packets and sees bridged frames too (net.bridge.bridge-nf-call-iptables is 1, as Docker wants it), so frames between ports of %s are lost; to let them pass: %s",
-		strings.Join(families, " and "), bridge, strings.Join(commands, "; "))
+	return fmt.Sprintf("this host's firewall %s, so frames between ports of %s are lost; to let them pass: %s",
+		strings.Join(what, " and "), bridge, strings.Join(append(commands, bridged...), "; "))
 }
 
 // isName tells whether a value compared in a rule is an interface name: padded

@@ -18,11 +18,12 @@ import (
 func ForwardingHazard(bridge string) (string, bool) {
 	nf4 := bridgeSysctl("bridge-nf-call-iptables")
 	nf6 := bridgeSysctl("bridge-nf-call-ip6tables")
-	if !nf4 && !nf6 {
-		return "", false
+	var chains []forwardChain
+	if nf4 || nf6 {
+		chains = append(nftChains(unix.NFPROTO_UNSPEC, bridge), legacyChains(bridge)...)
+	} else {
+		chains = nftChains(unix.NFPROTO_BRIDGE, bridge)
 	}
-	chains := nftChains(bridge)
-	chains = append(chains, legacyChains(bridge)...)
 	sentence := hazard(bridge, nf4, nf6, chains)
 	return sentence, sentence != ""
 }
@@ -44,10 +45,10 @@ type nftMessage struct{ family uint8 }
 func (m nftMessage) Len() int          { return 4 }
 func (m nftMessage) Serialize() []byte { return []byte{m.family, 0, 0, 0} }
 
-// nftDump lists the objects of one kind of all families.
-func nftDump(kind int) [][]byte {
+// nftDump lists the objects of one kind of a family, NFPROTO_UNSPEC for all.
+func nftDump(kind int, family uint8) [][]byte {
 	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|kind, unix.NLM_F_DUMP)
-	request.AddData(nftMessage{unix.NFPROTO_UNSPEC})
+	request.AddData(nftMessage{family})
 	messages, err := request.Execute(unix.NETLINK_NETFILTER, 0)
 	if err != nil {
 		return nil
@@ -55,23 +56,15 @@ func nftDump(kind int) [][]byte {
 	return messages
 }
 
-// nftChains are nftables' chains at the forward hook of IPv4, IPv6 and both.
-func nftChains(bridge string) []forwardChain {
+// nftChains are nftables' chains at the forward hook of a family: of IPv4, IPv6, both, or
+// the bridges themselves.
+func nftChains(family uint8, bridge string) []forwardChain {
 	type key struct {
 		family uint8
 		table  string
 	}
-	accepts, dockered := make(map[key]bool), make(map[key]bool)
-	dump := nftDump(unix.NFT_MSG_GETCHAIN)
-	if len(dump) == 0 {
-		return nil
-	}
-	for _, m := range nftDump(unix.NFT_MSG_GETRULE) {
-		attrs := nftAttributes(m)
-		if nftLets(attrs[unix.NFTA_RULE_EXPRESSIONS], bridge) {
-			accepts[key{m[0], cString(attrs[unix.NFTA_RULE_TABLE])}] = true
-		}
-	}
+	dockered := make(map[key]bool)
+	dump := nftDump(unix.NFT_MSG_GETCHAIN, family)
 	for _, m := range dump {
 		attrs := nftAttributes(m)
 		if cString(attrs[unix.NFTA_CHAIN_NAME]) == "DOCKER-USER" {
@@ -79,26 +72,45 @@ func nftChains(bridge string) []forwardChain {
 		}
 	}
 	var chains []forwardChain
+	var keys []key
+	drops := false
 	for _, m := range dump {
 		attrs := nftAttributes(m)
 		hook := nftNested(attrs[unix.NFTA_CHAIN_HOOK])
 		number, policy := hook[unix.NFTA_HOOK_HOOKNUM], attrs[unix.NFTA_CHAIN_POLICY]
+		// The forward hook of bridges has the same number (NF_BR_FORWARD).
 		if len(number) != 4 || binary.BigEndian.Uint32(number) != unix.NF_INET_FORWARD || len(policy) != 4 {
 			continue
 		}
 		k := key{m[0], cString(attrs[unix.NFTA_CHAIN_TABLE])}
 		c := forwardChain{table: k.table, name: cString(attrs[unix.NFTA_CHAIN_NAME]),
-			drops: binary.BigEndian.Uint32(policy) == nfDrop, accepts: accepts[k], dockered: dockered[k]}
+			drops: binary.BigEndian.Uint32(policy) == nfDrop, dockered: dockered[k]}
 		switch k.family {
 		case unix.NFPROTO_IPV4:
-			chains = append(chains, c)
 		case unix.NFPROTO_IPV6:
 			c.ipv6 = true
-			chains = append(chains, c)
 		case unix.NFPROTO_INET:
 			c.inet = true
-			chains = append(chains, c)
+		case unix.NFPROTO_BRIDGE:
+			c.bridge = true
+		default:
+			continue
 		}
+		chains, keys = append(chains, c), append(keys, k)
+		drops = drops || c.drops
+	}
+	if !drops { // whatever the rules are
+		return chains
+	}
+	accepts := make(map[key]bool)
+	for _, m := range nftDump(unix.NFT_MSG_GETRULE, family) {
+		attrs := nftAttributes(m)
+		if nftLets(attrs[unix.NFTA_RULE_EXPRESSIONS], bridge) {
+			accepts[key{m[0], cString(attrs[unix.NFTA_RULE_TABLE])}] = true
+		}
+	}
+	for i, k := range keys {
+		chains[i].accepts = accepts[k]
 	}
 	return chains
 }

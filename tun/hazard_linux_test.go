@@ -33,6 +33,9 @@ func TestHazard(t *testing.T) {
 		{"IPv6", true, true, with(func(c *forwardChain) { c.ipv6 = true }), "ip6tables -I FORWARD -i br -o br -j ACCEPT"},
 		{"IPv6 not shown", true, false, with(func(c *forwardChain) { c.ipv6 = true }), ""},
 		{"nft", true, false, with(func(c *forwardChain) { c.table = "mine" }), "nft insert rule ip mine FORWARD iifname br oifname br accept"},
+		{"bridge", false, false, with(func(c *forwardChain) { c.bridge = true }), "drops bridged frames, so frames between ports of br are lost; to let them pass: nft insert rule bridge filter FORWARD meta ibrname br accept"},
+		{"bridge and a rule for us", true, true, with(func(c *forwardChain) { c.bridge, c.accepts = true, true }), ""},
+		{"only IPv6 is shown", false, true, with(func(c *forwardChain) { c.ipv6 = true }), "bridge-nf-call-ip6tables is 1"},
 		{"inet", false, true, with(func(c *forwardChain) { c.inet = true }), "nft insert rule inet filter FORWARD iifname br oifname br accept"},
 	} {
 		got := hazard("br", c.nf4, c.nf6, c.chains)
@@ -74,6 +77,16 @@ func TestForwardingHazardNFT(t *testing.T) {
 	if sentence, bad := ForwardingHazard("ripstop"); bad {
 		t.Errorf("with bridge-nf-call-iptables 0: %s", sentence)
 	}
+	// A chain of the bridges needs no such switch.
+	nft.family = unix.NFPROTO_BRIDGE
+	nft.chain("mine", "forward", nfDrop)
+	if sentence, bad := ForwardingHazard("ripstop"); !bad || !strings.Contains(sentence, "nft insert rule bridge mine forward meta ibrname ripstop accept") {
+		t.Errorf("%q, %v", sentence, bad)
+	}
+	nft.accept("mine", "forward", "ripstop") // of ibrname the comparison is the same, but not every kernel has it
+	if sentence, bad := ForwardingHazard("ripstop"); bad {
+		t.Errorf("with a rule for the bridge: %s", sentence)
+	}
 }
 
 func sysctlOn(t *testing.T) {
@@ -85,8 +98,9 @@ func sysctlOn(t *testing.T) {
 
 // nft makes tables, chains and rules by hand, so that the test needs no program.
 type nft struct {
-	t  *testing.T
-	fd int
+	t      *testing.T
+	fd     int
+	family uint8
 }
 
 func newNFT(t *testing.T) nft {
@@ -96,7 +110,7 @@ func newNFT(t *testing.T) nft {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	return nft{t, fd}
+	return nft{t, fd, unix.NFPROTO_IPV4}
 }
 
 func attribute(kind int, parts ...[]byte) []byte {
@@ -124,7 +138,7 @@ func (n nft) batch(messages ...[]byte) {
 	}
 	all := message(unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, 0, unix.NFNL_SUBSYS_NFTABLES, nil)
 	for _, m := range messages {
-		all = append(all, message(unix.NFNL_SUBSYS_NFTABLES<<8|uint16(m[0]), unix.NLM_F_REQUEST|unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_APPEND, unix.NFPROTO_IPV4, 0, m[1:])...)
+		all = append(all, message(unix.NFNL_SUBSYS_NFTABLES<<8|uint16(m[0]), unix.NLM_F_REQUEST|unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_APPEND, n.family, 0, m[1:])...)
 	}
 	all = append(all, message(unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, 0, unix.NFNL_SUBSYS_NFTABLES, nil)...)
 	if err := unix.Sendto(n.fd, all, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
