@@ -291,4 +291,17 @@ func TestReset(t *testing.T) {
 			t.Errorf("running %v: the state directory holds %v", running, entries)
 		}
 	}
+	// What it cannot tell to be its own it leaves, and says so.
+	s.up("a", lab.StartConfig{})
+	s.run("a", "expose", "--address", "10.32.0.7/12")
+	if err := s.Host("a").Daemon().Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(s.Host("a").State()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Host("a").Ripstop(s.ctx, "reset", "--yes", "--state", s.Host("a").State())
+	if err != nil || r.Code != 0 || !strings.Contains(r.Err, "ip link delete ripstop") {
+		t.Errorf("a bridge that stays: %+v, %v", r, err)
+	}
 }

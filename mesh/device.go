@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -201,6 +202,8 @@ func (n *node) closeDevice(everything bool) {
 	}
 	if err := errors.Join(n.firewall.Delete(), n.bridge.RemoveIfUnused()); err != nil {
 		n.log.Warn("bridge or rules not removed", "bridge", n.cfg.Bridge, "error", err)
+	} else if _, err := net.InterfaceByName(n.cfg.Bridge); everything && n.bridge.Made() && err == nil {
+		n.log.Warn("the bridge stays, with ports or addresses that ripstop did not give, or has forgotten; `ip link delete "+n.cfg.Bridge+"` removes it", "bridge", n.cfg.Bridge)
 	}
 }
 

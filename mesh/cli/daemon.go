@@ -104,7 +104,8 @@ func resetCommand() command {
 Ends the daemon if it runs, takes every container off the network, removes bridge, rules and the
 state directory: the host's name, its secret, and the network's admin key if it is here. Resolver files
 that attach --dns wrote are put back. Where no daemon runs they are not, and --state and --bridge say
-what to remove. It asks first, unless --yes is given.
+what to remove. A bridge with ports or addresses that ripstop did not give stays, with a word in the
+log. It asks first, unless --yes is given.
 
 Examples:
   ripstop reset
