@@ -276,6 +276,16 @@ func TestStatusForPrograms(t *testing.T) {
 	}
 }
 
+// TestStatusSaysWhyNoAddressIsGiven: also the summary, which is read first.
+func TestStatusSaysWhyNoAddressIsGiven(t *testing.T) {
+	all := api.IPAM{Waiting: "vm\x1b1 numbers another range", SaveError: "no space left"}
+	run := serve(t, &daemon{status: func() api.Status { return api.Status{Nickname: "x", IPAM: &all} }})
+	code, out, _ := run("status")
+	if code != ExitOK || !strings.Contains(out, "   WAITING  vm?1 numbers another range\n   WARNING  nothing is given out: no space left\n") {
+		t.Errorf("code %d:\n%s", code, out)
+	}
+}
+
 func TestNoneOfAnything(t *testing.T) {
 	run := serve(t, &daemon{status: func() api.Status { return api.Status{Nickname: "x"} }})
 	for part, want := range map[string]string{"peers": "no peers\n", "links": "no links\n\nno peers to dial\n", "routes": "no routes\n", "endpoints": "no endpoints\n"} {

@@ -222,7 +222,7 @@ func (v view) summary() string {
 	s := v.s
 	var b strings.Builder
 	row := func(what, format string, args ...any) {
-		fmt.Fprintf(&b, "%10s  %s\n", what, fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "%10s  %s\n", what, printable(fmt.Sprintf(format, args...)))
 	}
 	row("host", "%s  %s", s.Nickname, s.Name)
 	network := s.Network + ", encrypted"
@@ -279,6 +279,7 @@ func (v view) summary() string {
 	row("endpoints", "%s", endpoints)
 	if s.IPAM != nil {
 		row("addresses", "%s; here %s", s.IPAM.Range, ipamCounts(*s.IPAM))
+		ipamTrouble(row, *s.IPAM)
 	}
 	if drops := v.drops(); drops != "" {
 		row("dropped", "%s", drops)

@@ -47,12 +47,7 @@ func printIPAM(w io.Writer, i api.IPAM, now time.Time) error {
 		row("map", "%s, begun by %s", i.Map, and(named(i.Founders, nick)))
 	}
 	row("here", "%s", ipamCounts(i))
-	if i.Waiting != "" {
-		row("WAITING", "%s", i.Waiting)
-	}
-	if i.SaveError != "" {
-		row("WARNING", "nothing is given out: %s", i.SaveError)
-	}
+	ipamTrouble(row, i)
 	if len(i.Hosts) > 0 {
 		keys := barKeysOf(i.Hosts)
 		fmt.Fprintln(w)
@@ -76,6 +71,16 @@ func printIPAM(w io.Writer, i api.IPAM, now time.Time) error {
 		return t.print(w)
 	}
 	return nil
+}
+
+// ipamTrouble says why no address is given out, if so.
+func ipamTrouble(row func(what, format string, args ...any), i api.IPAM) {
+	if i.Waiting != "" {
+		row("WAITING", "%s", i.Waiting)
+	}
+	if i.SaveError != "" {
+		row("WARNING", "nothing is given out: %s", i.SaveError)
+	}
 }
 
 // ipamCounts says how many addresses are in which state here.
