@@ -134,7 +134,7 @@ func Load[T any](s *Store, name string) (T, error) {
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
 		var zero T
-		return zero, s.wrap("read "+name, fmt.Errorf("it is damaged: %w", err))
+		return zero, s.wrap("read "+name, fmt.Errorf("it is damaged: %w: bring it back from a backup, or remove that file, and what it says is forgotten", err))
 	}
 	return v, nil
 }
