@@ -62,6 +62,13 @@ func TestLeavingHostGivesNothing(t *testing.T) {
 	if !left {
 		t.Error("the host did not leave")
 	}
+	// What a host that is gone said last of its free addresses is shown of none that it has not.
+	a.hints[b.self] = &hint{keys: b.cfg.Identity.Public(), origin: b.self, free: 100}
+	for _, h := range a.Status().Hosts {
+		if h.Host == b.self && (h.Blocks != 0 || h.Free != 0) {
+			t.Errorf("of the host that left: %+v", h)
+		}
+	}
 }
 
 // TestHeirKnowsWhatStays: an address that is found attached after Leave is noted by the

@@ -13,7 +13,7 @@ type HostStatus struct {
 	Host      crypto.Name
 	Blocks    int
 	Addresses int    // in its blocks
-	Free      uint32 // as it said last; of this host: now
+	Free      uint32 // as it said last, but no more than it has; of this host: now
 	Reachable bool   // always true of this host
 }
 
@@ -90,7 +90,7 @@ func (m *Machine) Status() Status {
 		if n == m.self {
 			h.Free, _ = m.free()
 		} else if m.hints[n] != nil {
-			h.Free = m.hints[n].free
+			h.Free = min(m.hints[n].free, uint32(h.Addresses))
 		}
 		s.Hosts = append(s.Hosts, h)
 	}
