@@ -33,7 +33,7 @@ gets it; one outside is the operator's own affair. An address that somebody has 
 
 With --name it is found on every host as NAME.ripstop.internal. --dns writes the resolver file of
 the container so that it finds others by name (its programs read that file when they start); detach
-puts the old one back. The container needs files of its own: pid:NUMBER, or a name of
+puts the old one back, but a --move by another host does not. The container needs files of its own: pid:NUMBER, or a name of
 ` + "`ip netns`" + `, whose file is /etc/netns/NAME/resolv.conf.
 
 Examples:
