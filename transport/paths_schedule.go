@@ -36,7 +36,7 @@ const EarlyProbe = 500 * time.Millisecond
 func (p *Paths) idlePause(q *path) time.Duration {
 	d := p.cfg.ProbeIdle
 	switch {
-	case q == p.best && p.slower():
+	case q == p.best && (p.slower() || q.samples < samplesEnough):
 		d = min(d, slowerPause)
 	case q == p.best || p.best == nil:
 	case q.samples < samplesEnough:

@@ -35,6 +35,7 @@ func Quantise(k LinkInfo) LinkInfo {
 // DampingConfig holds the times of Damping; zero values are the defaults.
 type DampingConfig struct {
 	Hold  time.Duration // a figure must differ for so long before it is published, and so long after the last publication; 10 s
+	Young time.Duration // the same of a shorter round trip of a link first published less than Hold ago: first ones are long while hosts start; 1 s
 	Added time.Duration // news of links that came wait at least so long after the last publication; 500 ms and 5 ms a link
 	Lost  time.Duration // news of links that went wait at least so long after it; 50 ms
 }
@@ -51,7 +52,8 @@ type Damping struct {
 	published []LinkInfo // by name, quantised
 	at        time.Time  // of the last publication
 	since     map[crypto.Name]time.Time
-	next      time.Time // when something that waits is due; zero: nothing waits
+	born      map[crypto.Name]time.Time // first publication of a link
+	next      time.Time                 // when something that waits is due; zero: nothing waits
 }
 
 // NewDamping makes a Damping that has published nothing.
@@ -59,13 +61,16 @@ func NewDamping(cfg DampingConfig) *Damping {
 	if cfg.Hold == 0 {
 		cfg.Hold = 10 * time.Second
 	}
+	if cfg.Young == 0 {
+		cfg.Young = time.Second
+	}
 	if cfg.Added == 0 {
 		cfg.Added = 500 * time.Millisecond
 	}
 	if cfg.Lost == 0 {
 		cfg.Lost = 50 * time.Millisecond
 	}
-	return &Damping{cfg: cfg, since: make(map[crypto.Name]time.Time)}
+	return &Damping{cfg: cfg, since: make(map[crypto.Name]time.Time), born: make(map[crypto.Name]time.Time)}
 }
 
 // Update takes the figures of all links that are up and returns what to publish
@@ -103,7 +108,7 @@ func (d *Damping) Update(now time.Time, links []LinkInfo) ([]LinkInfo, bool) {
 				since = now
 				d.since[k.Peer] = now
 			}
-			if t := d.ripe(since); ripe.IsZero() || t.Before(ripe) {
+			if t := d.ripe(k.Peer, since, k.RTT < old.RTT); ripe.IsZero() || t.Before(ripe) {
 				ripe = t
 			}
 			moved[len(result)] = k
@@ -124,6 +129,7 @@ func (d *Damping) Update(now time.Time, links []LinkInfo) ([]LinkInfo, bool) {
 	for _, old := range d.published {
 		if _, there := seen[old.Peer]; !there {
 			delete(d.since, old.Peer)
+			delete(d.born, old.Peer)
 			wait(d.at.Add(d.cfg.Lost))
 		}
 	}
@@ -132,24 +138,31 @@ func (d *Damping) Update(now time.Time, links []LinkInfo) ([]LinkInfo, bool) {
 		return d.published, false
 	}
 	for _, k := range result {
+		if _, there := d.born[k.Peer]; !there {
+			d.born[k.Peer] = now
+		}
 		if i, there := slices.BinarySearchFunc(d.published, k.Peer, func(p LinkInfo, n crypto.Name) int { return p.Peer.Compare(n) }); there && d.published[i] != k {
 			delete(d.since, k.Peer)
 		}
 	}
 	d.published, d.at = result, now
 	d.next = time.Time{}
-	for _, since := range d.since {
-		if t := d.ripe(since); d.next.IsZero() || t.Before(d.next) {
+	for name, since := range d.since {
+		if t := d.ripe(name, since, true); d.next.IsZero() || t.Before(d.next) {
 			d.next = t
 		}
 	}
 	return result, true
 }
 
-// ripe is when a figure is told that has been far from the published one since a time.
-func (d *Damping) ripe(since time.Time) time.Time {
+// ripe is when a figure is told that has been far from the published one since a time;
+// shorter: by a shorter round trip.
+func (d *Damping) ripe(name crypto.Name, since time.Time, shorter bool) time.Time {
 	if since.Before(d.at) {
 		since = d.at
+	}
+	if shorter && since.Sub(d.born[name]) < d.cfg.Hold {
+		return since.Add(d.cfg.Young)
 	}
 	return since.Add(d.cfg.Hold)
 }

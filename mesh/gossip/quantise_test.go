@@ -71,6 +71,39 @@ func TestDamping(t *testing.T) {
 	}
 }
 
+// TestDampingOfYoung: the first round trip of a link is long where hosts start; what it
+// takes then is told soon, once, and a longer one as late as ever.
+func TestDampingOfYoung(t *testing.T) {
+	for _, c := range []struct {
+		later time.Duration // after the link came
+		rtt   time.Duration
+		told  time.Duration
+	}{
+		{3 * time.Second, 300 * time.Microsecond, 4 * time.Second},
+		{3 * time.Second, 80 * time.Millisecond, 13 * time.Second},
+		{12 * time.Second, 300 * time.Microsecond, 22 * time.Second},
+	} {
+		d := NewDamping(DampingConfig{})
+		start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+		link := LinkInfo{Peer: namedName(1), RTT: 20 * time.Millisecond, MTU: 1400}
+		d.Update(start, []LinkInfo{link})
+		for at := time.Duration(0); ; at += 100 * time.Millisecond {
+			if at >= c.later {
+				link.RTT = c.rtt
+			}
+			if _, told := d.Update(start.Add(at), []LinkInfo{link}); told || at > time.Minute {
+				if at != c.told {
+					t.Errorf("%v %v after it came: told after %v, not %v", c.rtt, c.later, at, c.told)
+				}
+				break
+			}
+			if next := d.Next(); !next.IsZero() && next.Before(start.Add(at)) {
+				t.Fatalf("%v after it came something was due", next.Sub(start))
+			}
+		}
+	}
+}
+
 // TestDampingOfMany: where the round trips of many links move, each at its own time, they
 // are told together, at most once in Hold; those of a calm network, never.
 func TestDampingOfMany(t *testing.T) {
@@ -80,7 +113,7 @@ func TestDampingOfMany(t *testing.T) {
 		least, most time.Duration
 		news        int
 	}{
-		{"busy", 2 * time.Millisecond, 50 * time.Millisecond, 12},
+		{"busy", 2 * time.Millisecond, 50 * time.Millisecond, 12 + 4}, // four while they are young
 		{"calm", 150 * time.Microsecond, 1100 * time.Microsecond, 0},
 	} {
 		d := NewDamping(DampingConfig{})
