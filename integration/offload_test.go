@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +104,9 @@ func TestOffloads(t *testing.T) {
 				before = h
 			}
 			s.reach(s.names()...)
+			for _, h := range s.names() {
+				s.offloads(h, c.off[h])
+			}
 			addrs := s.attach("a1", "b1", "c1")
 			s.known(3)
 			if c.bare {
@@ -124,6 +128,31 @@ func TestOffloads(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// offloads checks that status tells which offloads are used: all but those that are
+// switched off, and what rests on them.
+func (s *story) offloads(host, off string) {
+	s.Helper()
+	rests := map[string][]string{"tso": {"checksum"}, "uso": {"checksum"}, "tunnel": {"checksum", "tso", "uso"}}
+	all := s.status(host).Offloads
+	for _, o := range all {
+		without := off == "all"
+		for _, name := range strings.Split(off, ",") {
+			without = without || name == o.Name || slices.Contains(rests[o.Name], name)
+		}
+		if o.Used == without || o.Used == (o.Why != "") {
+			s.Errorf("%s, without %q: %+v", host, off, o)
+		}
+	}
+	if len(all) != 6 {
+		s.Errorf("%s: offloads %+v", host, all)
+	}
+	for _, l := range s.links(host) {
+		if (off == "all" || strings.Contains(off, "gso")) && l.Train > 1 {
+			s.Errorf("%s, without %q: trains of %d to %s", host, off, l.Train, l.Nickname)
+		}
 	}
 }
 

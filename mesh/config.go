@@ -138,16 +138,6 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Offloads are the names that NoOffload takes: unfinished checksums, TCP, UDP and
-// tunnelled super-frames of the device, the last resting on the others; trains sent and
-// received by the socket.
-var Offloads = []string{"checksum", "tso", "uso", "tunnel", "gso", "gro"}
-
-// offload reports whether the offload called name is to be used where there is one.
-func (c *Config) offload(name string) bool {
-	return !slices.Contains(c.NoOffload, name) && !slices.Contains(c.NoOffload, "all")
-}
-
 // minMTU is the smallest MTU of a container's interface: what every IPv4 host
 // must take (RFC 791).
 const minMTU = 576

@@ -24,6 +24,7 @@ func (n *node) status() api.Status {
 	targets := n.control.Targets()
 	counters := n.counters()
 	s := n.known(targets)
+	s.Offloads = n.statusOffloads()
 	for name, count := range counters {
 		s.Counters[name] += count
 	}
@@ -225,7 +226,7 @@ func (n *node) statusLinks(now time.Time, nicknames map[crypto.Name]string) []ap
 		}
 		for _, path := range p.paths.Status() {
 			s := api.Path{Path: path.Kind.String(), Remote: remoteOf(path.Path), Up: path.Up, Best: path.Best, RTTMicro: path.RTT.Microseconds(), Loss: path.Loss,
-				MTU: path.Limit, Train: path.Train}
+				MTU: path.Limit, Train: min(path.Train, n.socket.MaxSegments())}
 			if path.Best {
 				l.Path, l.Remote, l.RTTMicro, l.Loss, l.MTU, l.Train = s.Path, s.Remote, s.RTTMicro, s.Loss, s.MTU, s.Train
 			}

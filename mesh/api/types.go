@@ -24,6 +24,7 @@ type Status struct {
 	Port      uint16         `json:"port"`
 	Advertise []string       `json:"advertise,omitempty"` // underlay addresses told to peers
 	Addresses []netip.Prefix `json:"addresses,omitempty"` // the host's own in the overlay
+	Offloads  []Offload      `json:"offloads"`            // of the device and the sockets
 	PID       int            `json:"pid"`
 	Started   time.Time      `json:"started"`
 	UptimeSec int64          `json:"uptime_seconds"`
@@ -42,7 +43,7 @@ type Status struct {
 
 // noNulls makes lists without entries [] instead of null, which programs trip over.
 func (s *Status) noNulls() {
-	s.Warnings, s.Peers, s.Links = filled(s.Warnings), filled(s.Peers), filled(s.Links)
+	s.Warnings, s.Peers, s.Links, s.Offloads = filled(s.Warnings), filled(s.Peers), filled(s.Links), filled(s.Offloads)
 	s.Targets, s.Routes, s.Endpoints = filled(s.Targets), filled(s.Routes), filled(s.Endpoints)
 	for i := range s.Endpoints {
 		s.Endpoints[i].Addresses = filled(s.Endpoints[i].Addresses)
@@ -60,6 +61,13 @@ func filled[T any](list []T) []T {
 		return []T{}
 	}
 	return list
+}
+
+// Offload is something that the kernel may leave to ripstop, or do for it.
+type Offload struct {
+	Name string `json:"name"` // as `up --no-offload` takes it
+	Used bool   `json:"used"`
+	Why  string `json:"why,omitempty"` // it is not used
 }
 
 // Peer is another member of the network.

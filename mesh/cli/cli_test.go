@@ -115,6 +115,7 @@ func sample() api.Status {
 	return api.Status{
 		Version: 1, Software: "v1.0.0", Name: "02:00:00:00:00:0b", Nickname: "b", Network: "00112233445566778899aabbccddeeff",
 		Cipher: "auto", Mode: "bridge", Bridge: "ripstop", Device: "ripstop0", MTU: 1500, Port: 6783, PID: 0, UptimeSec: 3725,
+		Offloads: []api.Offload{{Name: "checksum", Used: true}, {Name: "tso", Used: true}, {Name: "tunnel", Why: "this kernel has none"}, {Name: "gso", Why: "switched off"}},
 		Warnings: []string{"iptables drops what the bridge carries"},
 		Peers: []api.Peer{
 			{Name: "02:00:00:00:00:0d", Nickname: "d", Alive: true, Reachable: true, Hops: 2, Via: "c", Session: "aes-256-gcm", Path: "relay"},
@@ -173,6 +174,7 @@ func TestStatusForPeople(t *testing.T) {
       host  b  02:00:00:00:00:0b
    network  00112233445566778899aabbccddeeff, encrypted
     device  bridge ripstop, device ripstop0, MTU 1500, port 6783
+  offloads  checksum, tso, no tunnel (this kernel has none), no gso (switched off)
    running  v1.0.0, for 1h2m5s, process 0
      peers  4, 3 reachable, 1 of them through others
      links  2, 2 up, 1 of them over TCP, for UDP does not pass; 2 to dial: 1 self, 1 up

@@ -235,6 +235,9 @@ func (v view) summary() string {
 		device = fmt.Sprintf("bridge %s, device %s", s.Bridge, s.Device)
 	}
 	row("device", "%s, MTU %d, port %d", device, s.MTU, s.Port)
+	if len(s.Offloads) > 0 {
+		row("offloads", "%s", offloads(s.Offloads))
+	}
 	if len(s.Addresses) > 0 {
 		row("address", "%s", joined(s.Addresses))
 	}
@@ -317,6 +320,22 @@ func (v view) drops() string {
 		reasons = append(reasons, fmt.Sprintf("%d more reasons", rest))
 	}
 	return fmt.Sprintf("%d: %s", sum, strings.Join(reasons, ", "))
+}
+
+// offloads says which are used, and why others are not.
+func offloads(all []api.Offload) string {
+	var used, not []string
+	for _, o := range all {
+		if o.Used {
+			used = append(used, o.Name)
+		} else {
+			not = append(not, fmt.Sprintf("no %s (%s)", o.Name, o.Why))
+		}
+	}
+	if len(not) == 0 {
+		return "all: " + strings.Join(used, ", ")
+	}
+	return strings.Join(append(used, not...), ", ")
 }
 
 // targetSummary says how the dialling goes.
