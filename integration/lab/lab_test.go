@@ -107,18 +107,23 @@ func answered(t *testing.T, from *Place, to netip.Addr, cfg PingConfig) (n int) 
 	return n
 }
 
-var quick = PingConfig{Count: 3, Interval: time.Millisecond, Timeout: 100 * time.Millisecond}
+// patient is how to ask where answers are expected, however busy the machine is; quick is
+// how where none are.
+var (
+	patient = PingConfig{Count: 3, Interval: time.Millisecond, Timeout: 5 * time.Second}
+	quick   = PingConfig{Count: 3, Interval: time.Millisecond, Timeout: 100 * time.Millisecond}
+)
 
 func TestLinksJoinNeighboursOnly(t *testing.T) {
 	l := line(t)
 	a, b, c := l.Host("a"), l.Host("b"), l.Host("c")
 	ab, bc := l.Link("a", "b"), l.Link("c", "b")
 	for _, to := range []netip.Addr{ab.End("b").IPv4(), ab.End("b").IPv6()} {
-		if n := answered(t, a.Place, to, quick); n != 3 {
+		if n := answered(t, a.Place, to, patient); n != 3 {
 			t.Errorf("a→b %s: %d of 3 answered", to, n)
 		}
 	}
-	if n := answered(t, a.Place, linkLocal(t, b.Place, "l1").WithZone("l1"), quick); n != 3 {
+	if n := answered(t, a.Place, linkLocal(t, b.Place, "l1").WithZone("l1"), patient); n != 3 {
 		t.Errorf("a→b link-local: %d of 3 answered", n)
 	}
 	if n := answered(t, a.Place, bc.End("c").IPv4(), quick); n != 0 {
@@ -186,7 +191,7 @@ func TestCutAndHeal(t *testing.T) {
 	l := line(t)
 	a, ab := l.Host("a"), l.Link("a", "b")
 	b4, b6 := ab.End("b").IPv4(), ab.End("b").IPv6()
-	if n := answered(t, a.Place, b4, quick); n != 3 {
+	if n := answered(t, a.Place, b4, patient); n != 3 {
 		t.Fatalf("before: %d of 3", n)
 	}
 	for _, c := range []struct {
@@ -225,7 +230,7 @@ func TestRulesDropWhatTheyName(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
-		udp = flow.Stop(50*time.Millisecond).Received > 0
+		udp = flow.Stop(300*time.Millisecond).Received > 0
 		listener, err := b.ListenTCP(netip.AddrPortFrom(addr, 0))
 		if err != nil {
 			t.Fatal(err)
@@ -274,7 +279,7 @@ func TestLossIsAShare(t *testing.T) {
 	for flow.Report().Sent < 2000 && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond)
 	}
-	r := flow.Stop(100 * time.Millisecond)
+	r := flow.Stop(time.Second) // for so long a busy machine may leave them in its queues
 	// 2000 trials of 1/4: seven standard deviations are 7 %.
 	if share := float64(r.Lost()) / float64(r.Sent); share < 0.18 || share > 0.32 || r.Duplicates != 0 {
 		t.Errorf("%v", r)
@@ -286,7 +291,7 @@ func TestSegmentOfThree(t *testing.T) {
 	link := l.Link("a", "b", "c")
 	for _, from := range l.Hosts() {
 		for _, to := range l.Hosts() {
-			if from != to && answered(t, from.Place, link.End(to.Name()).Addr(), quick) != 3 {
+			if from != to && answered(t, from.Place, link.End(to.Name()).Addr(), patient) != 3 {
 				t.Errorf("%s does not reach %s", from.Name(), to.Name())
 			}
 		}
@@ -295,7 +300,7 @@ func TestSegmentOfThree(t *testing.T) {
 	if err := link.End("c").Impair(Rule{All: true}, Rule{All: true}); err != nil {
 		t.Fatal(err)
 	}
-	if answered(t, l.Host("a").Place, link.End("c").Addr(), quick) != 0 || answered(t, l.Host("a").Place, link.End("b").Addr(), quick) != 3 {
+	if answered(t, l.Host("a").Place, link.End("c").Addr(), quick) != 0 || answered(t, l.Host("a").Place, link.End("b").Addr(), patient) != 3 {
 		t.Error("cutting c off did not do that alone")
 	}
 	if link.End("a").IPv6().IsValid() {
