@@ -2,8 +2,6 @@ package integration
 
 import (
 	"net/netip"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -14,12 +12,7 @@ import (
 // that uses every offload and one that uses none, where the receiver's interface
 // verifies every checksum.
 func TestOffloadsMixed(t *testing.T) {
-	if _, err := exec.LookPath("ethtool"); err != nil {
-		if os.Getenv("RIPSTOP_CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("ethtool is not installed")
-	}
+	needEthtool(t)
 	s := tell(t, line("a", "b"))
 	s.up("a", lab.StartConfig{})
 	s.up("b", lab.StartConfig{Peers: []string{"a"}, Args: []string{"--no-offload", "all"}})

@@ -65,16 +65,24 @@ func (s *story) exact(from, to string, addr netip.Addr, size int) {
 	}
 }
 
+// needEthtool skips a test where ethtool is not installed, and fails it in CI.
+func needEthtool(t *testing.T) {
+	t.Helper()
+	_, err := exec.LookPath("ethtool")
+	switch {
+	case err == nil:
+	case os.Getenv("RIPSTOP_CI") != "":
+		t.Fatal(err)
+	default:
+		t.Skip("ethtool is not installed")
+	}
+}
+
 // TestOffloads: bytes and datagrams arrive unchanged with every offload on, off,
 // and mixed between hosts, over a relay, and where the receiver's interface
 // verifies every checksum.
 func TestOffloads(t *testing.T) {
-	if _, err := exec.LookPath("ethtool"); err != nil {
-		if os.Getenv("RIPSTOP_CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("ethtool is not installed")
-	}
+	needEthtool(t)
 	for _, c := range []struct {
 		name string
 		off  map[string]string // by host: what is not used

@@ -3,8 +3,6 @@ package integration
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -16,12 +14,7 @@ import (
 // and without checksums around, whatever each host has of tunnel offload, and where every
 // checksum is verified.
 func TestTunnelsInside(t *testing.T) {
-	if _, err := exec.LookPath("ethtool"); err != nil {
-		if os.Getenv("RIPSTOP_CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("ethtool is not installed")
-	}
+	needEthtool(t)
 	for _, c := range []struct {
 		name string
 		off  map[string]string

@@ -52,6 +52,22 @@ func sum16(b []byte) uint16 {
 	return uint16(s)
 }
 
+// rowOfThree is three hosts with devices of those capabilities, the outer ones by way of the
+// middle one.
+func rowOfThree(t *testing.T, capabilities tun.Capabilities) *lab {
+	l := newLab(t, 3, crypto.CipherAuto)
+	for _, h := range l.hosts {
+		h.device = tuntest.NewDevice(tuntest.Config{Capabilities: capabilities})
+		cfg := h.cfg
+		cfg.Device = h.device
+		h.Plane = New(cfg)
+	}
+	l.session(l.hosts[0], l.hosts[1], true)
+	l.session(l.hosts[1], l.hosts[2], true)
+	l.session(l.hosts[0], l.hosts[2], false)
+	return l
+}
+
 // TestSuperFrames: a super-frame crosses as a train, directly and over a relay, and
 // comes out as one super-frame where the device takes it, else as finished segments.
 func TestSuperFrames(t *testing.T) {
@@ -68,17 +84,8 @@ func TestSuperFrames(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newLab(t, 3, crypto.CipherAuto)
-				for _, h := range l.hosts {
-					h.device = tuntest.NewDevice(tuntest.Config{Capabilities: c.capabilities})
-					cfg := h.cfg
-					cfg.Device = h.device
-					h.Plane = New(cfg)
-				}
+				l := rowOfThree(t, c.capabilities)
 				a, b, d := l.hosts[0], l.hosts[1], l.hosts[2]
-				l.session(a, b, true)
-				l.session(b, d, true)
-				l.session(a, d, false)
 				for _, h := range l.hosts {
 					for _, o := range h.outlets {
 						if o != nil {
@@ -181,17 +188,8 @@ func TestTunnelledSuperFrames(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newLab(t, 3, crypto.CipherAuto)
-				for _, h := range l.hosts {
-					h.device = tuntest.NewDevice(tuntest.Config{Capabilities: c.capabilities})
-					cfg := h.cfg
-					cfg.Device = h.device
-					h.Plane = New(cfg)
-				}
+				l := rowOfThree(t, c.capabilities)
 				a, b, d := l.hosts[0], l.hosts[1], l.hosts[2]
-				l.session(a, b, true)
-				l.session(b, d, true)
-				l.session(a, d, false)
 				l.publish()
 				l.run(func() {
 					for _, to := range []*host{b, d} {
