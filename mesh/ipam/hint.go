@@ -152,8 +152,7 @@ func (m *Machine) lostState(why string) {
 	}
 	m.recover = m.now.Add(m.cfg.Rest)
 	for b, o := range m.own {
-		o.until = m.recover
-		m.touch(saveKey{kind: saveWait, n: b})
+		m.quarantine(b, o, m.recover)
 	}
 	m.touch(saveKey{kind: saveBoot})
 	m.event(EventRecovery, m.self, netip.Addr{}, "%s: its address table was lost or is old; nothing is given out for %v", why, m.cfg.Rest)

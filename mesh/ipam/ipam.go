@@ -182,6 +182,7 @@ type Machine struct {
 
 	// What this host has.
 	own       map[uint32]*ownBlock
+	waiting   bool // one of them may be in quarantine
 	ownOrder  []uint32
 	cursor    uint32
 	entries   map[netip.Addr]*entry

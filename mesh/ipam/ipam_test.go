@@ -417,6 +417,15 @@ func BenchmarkAllocate(b *testing.B) {
 	}
 }
 
+// BenchmarkTick is what a second costs a host that owns the whole range and has nothing to do.
+func BenchmarkTick(b *testing.B) {
+	m, journal := one(b, realConfig(0, "10.32.0.0/12"))
+	allocate(b, m, journal, Request{ID: "first"}) // makes the map
+	for b.Loop() {
+		m.Tick(m.now.Add(time.Second))
+	}
+}
+
 // BenchmarkMemory is what ipam holds on one of 100 hosts with 100 000 addresses.
 func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {

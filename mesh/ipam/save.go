@@ -438,7 +438,7 @@ func (m *Machine) revive() {
 			if m.owner(b) == m.self {
 				o := &ownBlock{reserved: m.reserved(b)}
 				if w := waits[b]; w != nil {
-					o.until = w.until
+					o.until, m.waiting = w.until, true
 				}
 				m.own[b] = o
 				m.ownOrder = append(m.ownOrder, b)

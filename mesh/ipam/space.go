@@ -75,8 +75,7 @@ func (m *Machine) acquire(b uint32, fresh bool) {
 		m.set(a, e)
 	}
 	if (!fresh || m.now.Before(m.recover)) && !m.planted(bugNoQuarantine) {
-		o.until = m.now.Add(m.cfg.Rest)
-		m.touch(saveKey{kind: saveWait, n: b})
+		m.quarantine(b, o, m.now.Add(m.cfg.Rest))
 	}
 }
 
@@ -154,12 +153,22 @@ func (m *Machine) tellLost() {
 	clear(m.lost)
 }
 
+// quarantine keeps the own block b from being given out of until then.
+func (m *Machine) quarantine(b uint32, o *ownBlock, until time.Time) {
+	o.until, m.waiting = until, true
+	m.touch(saveKey{kind: saveWait, n: b})
+}
+
 // liftQuarantine ends what has waited long enough.
 func (m *Machine) liftQuarantine() {
-	for b, o := range m.own {
-		if !o.until.IsZero() && m.listed && !m.now.Before(o.until) {
-			o.until = time.Time{}
-			m.touchLazy(saveKey{kind: saveWait, n: b})
+	if m.waiting && m.listed { // an own block may be one of many thousands
+		m.waiting = false
+		for b, o := range m.own {
+			if !o.until.IsZero() && !m.now.Before(o.until) {
+				o.until = time.Time{}
+				m.touchLazy(saveKey{kind: saveWait, n: b})
+			}
+			m.waiting = m.waiting || !o.until.IsZero()
 		}
 	}
 	if !m.recover.IsZero() && m.listed && !m.now.Before(m.recover) {
