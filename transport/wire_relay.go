@@ -50,6 +50,14 @@ func (h *RelayHeader) Put(b []byte) {
 	copy(b[relayMAC:], h.MAC[:])
 }
 
+// PutRelayHop writes what a hop writes anew, its MAC apart, into the first bytes of b.
+func PutRelayHop(b []byte, limit uint8, index uint32, counter uint64) {
+	_ = b[relayDestination-1]
+	b[relayHopLimit] = limit
+	binary.BigEndian.PutUint32(b[relayIndex:], index)
+	binary.BigEndian.PutUint64(b[relayCounter:], counter)
+}
+
 // PutRelayMAC writes the hop MAC alone into the relayed datagram b, whose other fields
 // are written and bound by it.
 func PutRelayMAC(b []byte, mac [TagLen]byte) { copy(b[relayMAC:RelayLen], mac[:]) }

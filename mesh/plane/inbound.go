@@ -427,14 +427,13 @@ func (in *inbound) relay(b []byte, from arrival) {
 			in.p.counters.add(dropNoRoute, 1)
 			return
 		}
-		h.HopLimit--
 		in.tally.of(r.Peer).relayed++
 		if t := transport.Type(inner[0]); t == transport.TypeData || t == transport.TypeClear {
 			in.relayed++
 		} else {
 			in.p.counters.add(relayedControl, 1)
 		}
-		in.sender.forward(hop, h, b, in.now)
+		in.sender.pass(hop, h.HopLimit-1, b, in.now)
 	}
 }
 

@@ -71,24 +71,23 @@ func adjacent(a []byte, n int, b []byte) bool {
 // relay queues b, whose first RelayLen bytes are free, for the neighbour hop to
 // carry to destination.
 func (s *sender) relay(hop *Outlet, destination crypto.ShortName, flow uint16, limit uint8, b []byte, now int64) {
-	s.forward(hop, transport.RelayHeader{
-		HopLimit:    limit,
-		Flow:        flow,
-		Destination: destination,
-		Source:      s.p.cfg.Self.Short(),
-	}, b, now)
+	h := transport.RelayHeader{HopLimit: limit, Flow: flow, Destination: destination, Source: s.p.cfg.Self.Short()}
+	h.Put(b)
+	transport.RelayAD(b, s.ad[:])
+	s.pass(hop, limit, b, now)
 }
 
-// forward puts the relay header h, with the hop's index, counter and tag, on b and queues it.
-func (s *sender) forward(hop *Outlet, h transport.RelayHeader, b []byte, now int64) {
+// pass writes what is hop's own into the relay header of b, whose associated data is in
+// s.ad, and queues it: all else stays as the source wrote it.
+func (s *sender) pass(hop *Outlet, limit uint8, b []byte, now int64) {
 	counter, err := hop.Session.Hop.Next()
 	if err != nil {
 		s.p.counters.add(dropExhausted, 1)
 		return
 	}
-	h.Index, h.Counter = hop.Session.Remote, counter
-	h.Put(b)
-	transport.PutRelayMAC(b, hop.Session.Hop.Tag(counter, transport.RelayAD(b, s.ad[:])))
+	transport.PutRelayHop(s.ad[:], limit, hop.Session.Remote, counter)
+	transport.PutRelayHop(b, limit, hop.Session.Remote, counter)
+	transport.PutRelayMAC(b, hop.Session.Hop.Tag(counter, s.ad[:]))
 	s.send(hop, b, now)
 }
 
