@@ -61,10 +61,11 @@ func newReceiveBatch(bind *LinuxBind, socket *kernelSocket, size int) *receiveBa
 }
 
 // call asks the kernel for up to count messages. With MSG_TRUNC it tells how long a
-// message was, whatever of it had room.
+// message was, whatever of it had room. It never waits: Go's scheduler need not be told,
+// whose watcher would be woken by it.
 func (r *receiveBatch) call(fd uintptr) {
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
 			uintptr(r.count), unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
 		if errno != unix.EINTR {
 			r.got, r.errno = int(n), errno

@@ -114,17 +114,22 @@ func TestPollerSleepsOverSignals(t *testing.T) {
 // garbage collector, which stops all goroutines, does not wait for it to be woken.
 func TestKeptProcessorIsGivenBack(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
-	r, w := pipe(t)
+	r, _ := pipe(t)
 	p := newTestPoller(t, r)
 	if !p.keeps {
 		t.Fatal("with two processors it keeps none")
 	}
-	p.naps, p.lively = 1<<30, lively // it would never be told
+	p.limit, p.row = 1<<30, lively // it would never be told
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		_, err := p.wait()
-		done <- err
+		for {
+			if ready, err := p.wait(); err != nil || len(ready) == 0 {
+				done <- err
+				return
+			}
+			p.dense = lively // it naps for as long as it ever does
+		}
 	}()
 	collected := make(chan struct{})
 	go func() {
@@ -138,7 +143,7 @@ func TestKeptProcessorIsGivenBack(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("the collector waits")
 	}
-	w.Write([]byte{1})
+	p.stop()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -149,37 +154,67 @@ func TestKeptProcessorIsGivenBack(t *testing.T) {
 func TestIsolatedEventsAreNotFollowedByNaps(t *testing.T) {
 	r, w := pipe(t)
 	p := newTestPoller(t, r)
-	event := func(after time.Duration) {
+	// event waits for one, and returns how often there was nothing to look at.
+	event := func(after time.Duration) (vain int) {
 		t.Helper()
-		time.AfterFunc(after, func() { w.Write([]byte{1}) })
-		if ready, err := p.wait(); err != nil || len(ready) != 1 {
-			t.Fatal(ready, err)
+		came := make(chan bool)
+		time.AfterFunc(after, func() { w.Write([]byte{1}); close(came) })
+		for ; ; vain++ {
+			if ready, err := p.wait(); err != nil || len(ready) != 1 || ready[0].source != 0 {
+				t.Fatal(ready, err)
+			}
+			if p.napped == 0 {
+				<-came
+				r.Read(make([]byte, 1))
+				return vain
+			}
 		}
-		r.Read(make([]byte, 1))
 	}
 	for range 2 * lively {
-		event(2 * napTime * time.Millisecond)
-		if p.lively != 0 {
-			t.Fatal("an isolated event counts as traffic")
+		if vain := event(2 * livelyGap * time.Millisecond); vain != 0 || p.row != 0 {
+			t.Fatalf("an isolated event counts as traffic: %d looks in vain", vain)
 		}
 	}
-	p.lively = lively
-	event(2 * napTime * time.Millisecond)
-	if p.lively != lively {
-		t.Fatal("in traffic it does not nap")
+	if vain := event(0); vain != 0 {
+		t.Fatalf("%d looks in vain", vain)
 	}
-	event(2 * napCount * napTime * time.Millisecond)
-	if p.lively != 0 {
-		t.Fatal("it naps on after the traffic")
+	p.row = lively
+	if vain := event(livelyGap * time.Millisecond / 2); vain == 0 && p.row == lively {
+		t.Fatal("in sparse traffic it does not look while it waits")
 	}
+	p.row = lively
+	if vain := event(10 * napLimit * time.Millisecond); vain != napLimit/shortNap || p.row != 0 {
+		t.Fatalf("it naps on after the traffic: %d looks in vain", vain)
+	}
+	p.row = 0
 	for range lively {
 		w.Write([]byte{1})
 		if _, err := p.wait(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if p.lively != lively {
-		t.Fatalf("%d of %d events in a row count", p.lively, lively)
+	if p.row != lively {
+		t.Fatalf("%d of %d events in a row count", p.row, lively)
+	}
+}
+
+// TestDenseTrafficHasLongNaps: while each event ends the first nap, no timer that rings
+// soon is set.
+func TestDenseTrafficHasLongNaps(t *testing.T) {
+	r, w := pipe(t)
+	p := newTestPoller(t, r)
+	p.row = lively
+	w.Write([]byte{1})
+	for range lively {
+		if _, err := p.wait(); err != nil || p.napped != 0 {
+			t.Fatal(p.napped, err)
+		}
+	}
+	r.Read(make([]byte, 1))
+	for _, want := range []int{longNap, longNap + shortNap, longNap + 2*shortNap} {
+		if ready, err := p.wait(); err != nil || len(ready) != 1 || p.napped != want {
+			t.Fatalf("ready are %v, %v; it napped for %d ms, want %d", ready, err, p.napped, want)
+		}
 	}
 }
 

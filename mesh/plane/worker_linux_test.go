@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"ripstop/crypto"
 	"ripstop/route"
@@ -47,10 +48,17 @@ func (s *source) Descriptor() syscall.RawConn {
 	return raw
 }
 
-func (s *source) take() (int, error) {
-	s.r.Read(make([]byte, 1))
-	s.took <- s.name
-	return 0, nil
+// take tells what it reads, and nothing when it is looked at in vain.
+func (s *source) take() (n int, err error) {
+	err = errors.Join(s.Descriptor().Control(func(fd uintptr) {
+		if ready, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); ready > 0 {
+			n, err = unix.Read(int(fd), make([]byte, 1))
+		}
+	}), err)
+	if n > 0 {
+		s.took <- s.name
+	}
+	return 0, err
 }
 
 func (s *source) TryReadBatch([]tun.Frame) (int, error) { return s.take() }
