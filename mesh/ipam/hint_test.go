@@ -110,3 +110,34 @@ func TestNumbersOfAForgottenStart(t *testing.T) {
 		t.Errorf("at the owner: %+v", e)
 	}
 }
+
+// TestQuarantineEnds: blocks that wait are free again after Rest, of a host that ran on and
+// of one that was started again meanwhile.
+func TestQuarantineEnds(t *testing.T) {
+	m, journal := one(t, realConfig(0, "10.32.0.0/16"))
+	allocate(t, m, journal, Request{ID: "first"}) // makes the map
+	waiting := func(m *Machine) (n int) {
+		for _, o := range m.own {
+			if !o.until.IsZero() {
+				n++
+			}
+		}
+		return n
+	}
+	m.lostState("a test")
+	settleOne(t, m, journal)
+	again := startAgain(t, m, m.encodeSnapshot(m.seq), 7)
+	for what, m := range map[string]*Machine{"running on": m, "started again": again} {
+		if n := waiting(m); n == 0 || n != len(m.own) {
+			t.Fatalf("%s: %d of %d blocks wait", what, n, len(m.own))
+		}
+		m.Tick(m.now.Add(m.cfg.Rest / 2))
+		if n := waiting(m); n != len(m.own) {
+			t.Errorf("%s: after half the time %d of %d blocks wait", what, n, len(m.own))
+		}
+		m.Tick(m.now.Add(m.cfg.Rest))
+		if n := waiting(m); n != 0 {
+			t.Errorf("%s: %d blocks wait for ever", what, n)
+		}
+	}
+}
