@@ -24,8 +24,8 @@ type poller struct {
 	parked syscall.RawConn
 	keeps  bool // a nap keeps the processor
 
-	row    int // events in a row that came within livelyGap of each other
-	dense  int // of them, the last ones that a first nap ended with
+	row    int // rests in a row that an event ended within livelyGap
+	dense  int // naps in a row that an event ended, each the first after another event
 	napped int // ms of naps since the last event
 	limit  int // of napped
 
@@ -94,9 +94,9 @@ func (p *poller) watch(fd, source int) error {
 	return nil
 }
 
-// A poller naps in traffic, which is so many events in a row with less than livelyGap
-// between them, until none came for napLimit. In dense traffic, where so many in a row end
-// the first nap, it naps for long, since a timer that is to ring soon is a dear one; in
+// A poller naps in traffic: after so many rests in a row that an event ended within
+// livelyGap, until none came for napLimit. In dense traffic, where so many events in a row
+// end the first nap, it naps for long, since a timer that is to ring soon is a dear one; in
 // sparse traffic for short, to look at what it watches. All times are in milliseconds.
 const (
 	lively    = 4
