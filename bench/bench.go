@@ -33,7 +33,10 @@
 //   - Both hosts, their daemons, the containers and the load generators share one machine.
 //     A throughput is therefore the inverse of all the processor time a byte costs, on both
 //     sides together; no network card is there to take work off it.
-//   - tcp: iperf3, TCP streams one way at a time. Retransmits are per 100 000 segments.
+//   - tcp: iperf3, TCP streams one way at a time, of Linux's own congestion control unless
+//     -congestion says otherwise: one that paces, as BBR does, leaves processors idle that a
+//     window would fill, and so measures a model of the path beside its cost. Retransmits are
+//     per 100 000 segments.
 //   - udp: datagrams of 64, 100 and 1200 bytes of payload (-udp-sizes); the highest rate, found by
 //     bisection, at which under 1 % are lost. Counted is what the receiver has within 20 ms
 //     of the last being sent: what only waits in a buffer has not arrived. The generator is

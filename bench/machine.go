@@ -27,7 +27,7 @@ type machine struct {
 var sysctls = [...]string{
 	"net.core.rmem_max", "net.core.wmem_max", "net.core.rmem_default", "net.core.wmem_default",
 	"net.core.netdev_max_backlog", "net.core.netdev_budget", "net.core.default_qdisc", "net.core.busy_poll",
-	"net.ipv4.tcp_congestion_control", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
+	"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
 }
 
 // describe describes this machine, as seen from the namespace it runs in.

@@ -21,8 +21,9 @@ type options struct {
 	MTU          int           `json:"underlay_mtu"`
 	Segmentation bool          `json:"underlay_segmentation_offload"`
 	ContainerMTU int           `json:"ripstop_container_mtu,omitempty"` // 0 = ripstop's default
-	UDPRate      float64       `json:"udp_fixed_rate"`                  // datagrams a second at which CPU per datagram is measured
-	UDPSizes     []int         `json:"udp_sizes"`                       // payloads in bytes
+	Congestion   string        `json:"tcp_congestion_control"`
+	UDPRate      float64       `json:"udp_fixed_rate"` // datagrams a second at which CPU per datagram is measured
+	UDPSizes     []int         `json:"udp_sizes"`      // payloads in bytes
 	Smoke        bool          `json:"smoke,omitempty"`
 	Variants     variants      `json:"variants,omitempty"`
 
@@ -49,6 +50,9 @@ const (
 
 const defaultRounds, maxRounds = 7, 1000
 
+// defaultCongestion is Linux's own default.
+const defaultCongestion = "cubic"
+
 // errUsage is what parse returns after it has told on its output what is wrong.
 var errUsage = errors.New("usage")
 
@@ -64,6 +68,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	flags.IntVar(&o.MTU, "mtu", 1500, "`BYTES` MTU of the underlay, 1280 to 65000")
 	flags.BoolVar(&o.Segmentation, "segmentation", true, "segmentation offload on the underlay; =false needs ethtool")
 	flags.IntVar(&o.ContainerMTU, "container-mtu", 0, "`BYTES` MTU of ripstop's containers (default its own; on larger underlays what fits)")
+	flags.StringVar(&o.Congestion, "congestion", defaultCongestion, "`NAME` of the congestion control of the TCP streams, whatever this machine's default is")
 	flags.Float64Var(&o.UDPRate, "udp-rate", 20000, "`PPS` rate at which CPU per datagram is measured")
 	sizes := flags.String("udp-sizes", "64,100,1200", fmt.Sprintf("`BYTES` payloads of the UDP datagrams, each of %d to %d", headerSize, maxDatagram))
 	flags.BoolVar(&o.Smoke, "smoke", false, "one short round, to see that everything works; figures mean nothing")
@@ -127,6 +132,8 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("-mtu %d: 1280 to 65000", o.MTU)
 	case o.ContainerMTU != 0 && (o.ContainerMTU < 576 || o.ContainerMTU > 65000):
 		return fmt.Errorf("-container-mtu %d: 576 to 65000", o.ContainerMTU)
+	case o.Congestion == "" || len(o.Congestion) >= maxCongestion:
+		return fmt.Errorf("-congestion %q: a name of up to %d bytes, such as %s", o.Congestion, maxCongestion-1, defaultCongestion)
 	case !(o.UDPRate >= 100 && o.UDPRate <= maxRate):
 		return fmt.Errorf("-udp-rate %g: 100 to %d", o.UDPRate, maxRate)
 	}

@@ -15,7 +15,7 @@ func TestParseOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Rounds != 7 || o.Time != 2*time.Second || !slices.Equal(o.Only, allGroups[:]) || o.MTU != 1500 || !o.Segmentation || o.Smoke || !slices.Equal(o.UDPSizes, []int{64, 100, 1200}) {
+	if o.Rounds != 7 || o.Time != 2*time.Second || !slices.Equal(o.Only, allGroups[:]) || o.MTU != 1500 || !o.Segmentation || o.Congestion != "cubic" || o.Smoke || !slices.Equal(o.UDPSizes, []int{64, 100, 1200}) {
 		t.Errorf("defaults: %+v", o)
 	}
 	o, err = parse(strings.Fields("-smoke -only udp,tcp -systems ripstop,ripstop:x -variant x=--mtu_1280 -segmentation=false -mtu 9000"), io.Discard)
@@ -51,6 +51,8 @@ func TestParseRefuses(t *testing.T) {
 		"-udp-sizes 100,x":               "-udp-sizes",
 		"-udp-sizes ,":                   "-udp-sizes",
 		"-udp-rate 0":                    "-udp-rate",
+		"-congestion a23456789b123456":   "-congestion",
+		"-congestion=":                   "-congestion",
 		"now":                            "now",
 		"-variant x":                     "NAME=ARGS",
 		"-variant x=1 -variant x=2":      "two",

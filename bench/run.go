@@ -109,6 +109,9 @@ func inside(ctx context.Context, opt *options, out, errOut io.Writer) (int, erro
 	if err := unix.Mount("bench", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return exitFailed, fmt.Errorf("mount a file system of our own: %w", err)
 	}
+	if err := hasCongestion(opt.Congestion); err != nil {
+		return exitFailed, err
+	}
 	systems, lacking, err := choose(opt, onPath)
 	if err != nil {
 		return exitFailed, err

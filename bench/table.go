@@ -116,6 +116,7 @@ func (r *report) writeTable(w io.Writer) error {
 	if r.Options.Smoke {
 		p.line("This was a smoke run: its figures mean nothing.")
 	}
+	p.line("TCP streams have congestion control %s.", r.Options.Congestion)
 	p.line("The fixed UDP rate is %.0f datagrams a second.", r.Options.UDPRate)
 	for _, s := range sections(r.Options.UDPSizes) {
 		r.writeSection(p, s)

@@ -8,6 +8,8 @@ import (
 	"math"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // streamCounts are how many TCP streams run at once.
@@ -59,6 +61,24 @@ func parseIperf(text []byte) (tcpResult, error) {
 	}, nil
 }
 
+// maxCongestion is the room for a congestion control's name, its end included
+// (TCP_CA_NAME_MAX in include/net/tcp.h).
+const maxCongestion = 16
+
+// hasCongestion reports what is wrong with streams of that congestion control.
+func hasCongestion(name string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("try congestion control %s: %w", name, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, name); err != nil {
+		return fmt.Errorf("congestion control %s: %w: load tcp_%[1]s, or choose by -congestion of: %[3]s",
+			name, err, readText("/proc/sys/net/ipv4/tcp_available_congestion_control"))
+	}
+	return nil
+}
+
 // iperfSeconds is a time as iperf3 takes it.
 func iperfSeconds(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
 
@@ -74,7 +94,7 @@ func (r *rig) iperf(ctx context.Context, streams int, back bool, d time.Duration
 	defer server.stop()
 	args := []string{
 		"--client", r.addr.String(), "--json", "--interval", "0", "--connect-timeout", "3000",
-		"--time", strconv.Itoa(iperfSeconds(d)), "--parallel", strconv.Itoa(streams),
+		"--time", strconv.Itoa(iperfSeconds(d)), "--parallel", strconv.Itoa(streams), "--congestion", r.opt.Congestion,
 	}
 	if back {
 		args = append(args, "--reverse")

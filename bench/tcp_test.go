@@ -54,3 +54,13 @@ func TestIperfSeconds(t *testing.T) {
 		}
 	}
 }
+
+func TestCongestionControl(t *testing.T) {
+	if err := hasCongestion("reno"); err != nil { // which every kernel has
+		t.Error(err)
+	}
+	err := hasCongestion("nosuch")
+	if err == nil || !strings.Contains(err.Error(), "reno") {
+		t.Errorf("it says which there are: %v", err)
+	}
+}
