@@ -111,7 +111,7 @@ func (n *node) counters() map[string]uint64 {
 	all := n.plane.Counters().All()
 	if d, ok := n.device.(tun.Dropped); ok {
 		for reason, count := range d.Dropped() {
-			all["device_"+strings.ReplaceAll(reason, "-", "_")] += count
+			all["drop_"+reason] += count
 		}
 	}
 	maps.Copy(all, n.control.Counters())
@@ -120,7 +120,7 @@ func (n *node) counters() map[string]uint64 {
 	}
 	socket := n.socket.Stats()
 	for name, count := range map[string]uint64{
-		"udp_kernel_drops": socket.KernelDrops, "udp_truncated": socket.Truncated, "udp_receive_errors": socket.ReceiveErrors,
+		"drop_receive_buffer_full": socket.KernelDrops, "drop_datagram_truncated": socket.Truncated, "udp_receive_errors": socket.ReceiveErrors,
 		"udp_too_big": socket.TooBig, "udp_no_buffers": socket.NoBuffers, "udp_refused": socket.Refused,
 		"udp_unreachable": socket.Unreachable, "udp_send_errors": socket.SendErrors,
 	} {

@@ -19,6 +19,7 @@ type TAP struct {
 	name         string
 	queues       []*tapQueue
 	capabilities Capabilities
+	refused      uint64 // by the kernel before the TAP was opened, which only a persistent one can have
 	closed       atomic.Bool
 }
 
@@ -94,6 +95,7 @@ func (t *TAP) open(cfg Config) error {
 	for _, q := range t.queues {
 		q.header = t.capabilities.VirtioHeader
 	}
+	t.refused = t.kernelDrops()
 	return settle(t.name, linkSettings{mac: cfg.MAC, mtu: cfg.MTU, alias: Alias, noIPv6: true})
 }
 
@@ -131,13 +133,28 @@ func (t *TAP) Queues() []Queue {
 // Capabilities are what the kernel agreed to.
 func (t *TAP) Capabilities() Capabilities { return t.capabilities }
 
-// Dropped counts frames whose virtio header said something unknown.
+// Dropped counts frames that found the queues full, since they were not read fast enough,
+// and those whose virtio header said something unknown.
 func (t *TAP) Dropped() map[string]uint64 {
 	var unknown uint64
 	for _, q := range t.queues {
 		unknown += q.unknown.Load()
 	}
-	return map[string]uint64{"tap_unknown_offload": unknown}
+	full := uint64(0)
+	if now := t.kernelDrops(); now > t.refused {
+		full = now - t.refused
+	}
+	return map[string]uint64{"tap_queue_full": full, "tap_unknown_offload": unknown}
+}
+
+// kernelDrops is how many frames the kernel had for the device and no room in its queues
+// (drivers/net/tun.c, tun_net_xmit); 0 when it can't be asked.
+func (t *TAP) kernelDrops() uint64 {
+	link, err := linkByName(t.name)
+	if err != nil || link.Attrs().Statistics == nil {
+		return 0
+	}
+	return link.Attrs().Statistics.TxDropped
 }
 
 // Close closes all queues and thereby removes the device.

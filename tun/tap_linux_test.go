@@ -226,6 +226,45 @@ func TestDeleted(t *testing.T) {
 	}
 }
 
+// TestDropped: what finds the queue full is counted, from the opening on.
+func TestDropped(t *testing.T) {
+	inNamespace(t)
+	overfill := func(by int) {
+		link, err := netlink.LinkByName("rs0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWire(t, "rs0")
+		for range link.Attrs().TxQLen + by {
+			w.send(experimental(broadcast, hereMAC, 60)) // which is told of neither way
+		}
+	}
+	tap := mustTAP(t, Config{Name: "rs0", Queues: 1})
+	if full := tap.Dropped()["tap_queue_full"]; full != 0 {
+		t.Errorf("%d before anything was sent", full)
+	}
+	overfill(7)
+	if full := tap.Dropped()["tap_queue_full"]; full != 7 {
+		t.Errorf("%d frames found the queue full, want 7", full)
+	}
+	if err := tap.queues[0].raw.Control(func(fd uintptr) {
+		if err := unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	tap.Close()
+	tap = mustTAP(t, Config{Name: "rs0", Queues: 1})
+	if full := tap.Dropped()["tap_queue_full"]; full != 0 {
+		t.Errorf("%d of another opening", full)
+	}
+	overfill(3)
+	if full := tap.Dropped()["tap_queue_full"]; full != 3 {
+		t.Errorf("%d after another opening, want 3", full)
+	}
+}
+
 // TestNoAllocation: neither reading nor writing allocates, in plain form or in
 // pieces.
 func TestNoAllocation(t *testing.T) {
