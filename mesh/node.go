@@ -77,6 +77,7 @@ type nodeState struct {
 	probes       transport.ProbeBudget // of all peers' paths
 	peers        map[crypto.Name]*peer
 	byShort      map[crypto.ShortName]*peer
+	forgotten    traffic // with peers that are in peers no more
 	receivers    map[uint32]*plane.Receiver
 	outdated     bool      // the snapshot has to be made anew
 	dirty        bool      // and before it graph and table

@@ -155,6 +155,7 @@ func (n *node) forgetPeers(now time.Time) {
 		for local := range p.active {
 			delete(n.receivers, local)
 		}
+		n.forgotten = n.forgotten.plus(trafficWith(p.Peer))
 		delete(n.peers, name)
 		delete(n.byShort, name.Short())
 		n.carriers.Delete(name)

@@ -95,14 +95,8 @@ func nameOrNone(n crypto.Name) string {
 
 // peerCounters are what is counted for each peer, summed up. n.mu must be held.
 func (n *node) peerCounters() map[string]uint64 {
-	all := make(map[string]uint64)
-	for _, p := range n.peers {
-		all["frames_out"] += p.FramesOut.Load()
-		all["frames_in"] += p.FramesIn.Load()
-		all["bytes_out"] += p.BytesOut.Load()
-		all["bytes_in"] += p.BytesIn.Load()
-	}
-	return all
+	t := n.traffic()
+	return map[string]uint64{"frames_out": t.framesOut, "bytes_out": t.bytesOut, "frames_in": t.framesIn, "bytes_in": t.bytesIn}
 }
 
 // counters are what is counted by the plane and switch, the sockets, the device and
@@ -182,6 +176,10 @@ func (n *node) statusPeers(now time.Time, nicknames map[crypto.Name]string) (pee
 			e.Addresses = append(e.Addresses, a.String())
 		}
 		p := n.peers[m.Name]
+		if p != nil {
+			t := trafficWith(p.Peer)
+			e.FramesOut, e.BytesOut, e.FramesIn, e.BytesIn = t.framesOut, t.bytesOut, t.framesIn, t.bytesIn
+		}
 		if p != nil && p.exchange.Sending() != nil {
 			e.Session = p.exchange.Sending().Cipher.String()
 		}

@@ -84,7 +84,11 @@ type Peer struct {
 	Hops      int      `json:"hops"`                // links to cross; 0 = none known
 	Via       string   `json:"via,omitempty"`       // name of the first relay; empty when it is a neighbour
 	Session   string   `json:"session,omitempty"`   // data cipher; empty without a session
-	Path      string   `json:"path,omitempty"`      // udp, tcp or relayed
+	Path      string   `json:"path,omitempty"`      // udp, tcp or relay
+	FramesOut uint64   `json:"frames_out"`          // sealed for it since it was known
+	BytesOut  uint64   `json:"bytes_out"`           // of these frames
+	FramesIn  uint64   `json:"frames_in"`           // opened from it since it was known
+	BytesIn   uint64   `json:"bytes_in"`            // of these frames
 }
 
 // The states of a Link.
