@@ -50,6 +50,8 @@ type Config struct {
 	DNSAddress netip.Addr // where containers ask, IPv4, the same on every host; zero = dns.DefaultAddress
 	ResolvConf string     // file that names the host's own resolvers; empty = /etc/resolv.conf
 
+	Metrics netip.AddrPort // loopback address and port where metrics are read, port 0 = any free one; zero = by the socket only
+
 	Log      *slog.Logger    // required
 	Ready    func(ReadyInfo) // called once, when the API answers and the node listens; may be nil
 	Software string          // version shown to peers

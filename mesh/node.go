@@ -57,6 +57,7 @@ type node struct {
 	fragmenting bool // socket cannot set the don't-fragment bit
 	control     *transport.Control
 	plane       *plane.Plane
+	metrics     *api.MetricsServer // nil: they are read by the socket only
 	swtch       *route.Switch
 	stop        context.CancelCauseFunc
 	wake        chan struct{}     // of capacity 1: the loop has something to do
@@ -161,6 +162,11 @@ func (n *node) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := n.openMetrics(); err != nil {
+		server.Close()
+		return err
+	}
+	defer n.closeMetrics()
 	if err := n.openUnderlay(); err != nil {
 		server.Close()
 		return err
@@ -205,6 +211,7 @@ func (n *node) run(ctx context.Context) (err error) {
 	part(n.loop)
 	part(n.keepAddresses)
 	part(server.Run)
+	part(n.serveMetrics)
 	part(n.serveNames)
 	part(n.watch)
 	part(n.numberHost)

@@ -68,6 +68,9 @@ func (n *node) known(targets []transport.TargetStatus) api.Status {
 	if n.bridge != nil {
 		s.Bridge = n.cfg.Bridge
 	}
+	if n.metrics != nil {
+		s.Metrics = n.metrics.Addr().String()
+	}
 	if a := n.exposed(); a != nil {
 		s.Addresses = a.Plan.Addresses
 	}

@@ -13,16 +13,21 @@
 //	POST /v1/ipam/start /adopt                        {} → {}
 //	POST /v1/leave    /v1/rmpeer                      Leave-, RemoveRequest → Moved
 //	POST /v1/stop     /v1/reset                       {} → {}
+//	GET  /metrics                                     the same Status for Prometheus, as text
 //
-// Every answer is one JSON object with "version": 1; a refusal has an "error" in
+//	Prometheus ── HTTP on the loopback, if `up --metrics` says where ──► MetricsServer ──► Backend
+//
+// Every other answer is one JSON object with "version": 1; a refusal has an "error" in
 // it. Fields are only ever added within a version; a reader ignores what it does
 // not know. A request has at most MaxBody bytes, and unknown fields in it are
 // refused, so that a newer client's wish is never silently dropped.
 //
 // The file permissions of the socket are the whole access control: who may open
-// it may do everything the daemon can.
+// it may do everything the daemon can. A MetricsServer asks nobody who he is, and
+// answers nothing but GET /metrics.
 //
-// Read types.go and ipam.go first, then backend.go, server.go and client.go.
+// Read types.go and ipam.go first, then backend.go, server.go and client.go; metrics are
+// listed in metrics.go, written by exposition.go and answered by metrics_server.go.
 package api
 
 // Version is the version of every object here.

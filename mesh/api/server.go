@@ -128,6 +128,16 @@ func groupID(group string) (int, error) {
 
 // Run answers until ctx ends, gives running requests a second, and removes the socket.
 func (s *Server) Run(ctx context.Context) error {
+	err := serveHTTP(ctx, s.http, s.listener)
+	os.Remove(s.cfg.Socket)
+	if err != nil {
+		return fmt.Errorf("api: socket %s: %w", s.cfg.Socket, err)
+	}
+	return nil
+}
+
+// serveHTTP answers on l until ctx ends, gives running requests a second, and closes l.
+func serveHTTP(ctx context.Context, server *http.Server, l net.Listener) error {
 	var wg sync.WaitGroup
 	stopped := make(chan struct{})
 	wg.Go(func() {
@@ -138,18 +148,17 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
-		if s.http.Shutdown(late) != nil {
-			s.http.Close()
+		if server.Shutdown(late) != nil {
+			server.Close()
 		}
 	})
-	err := s.http.Serve(s.listener)
+	err := server.Serve(l)
 	close(stopped)
 	wg.Wait()
-	os.Remove(s.cfg.Socket)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return fmt.Errorf("api: socket %s: %w", s.cfg.Socket, err)
+	return err
 }
 
 // Close gives the socket up without having run.
@@ -182,6 +191,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST "+pathDNSLookup, question(s, b.Lookup, (*LookupAnswer).settle))
 	mux.HandleFunc("POST "+pathStop, command(s, bare(b.Stop)))
 	mux.HandleFunc("POST "+pathReset, command(s, bare(b.Reset)))
+	mux.Handle("GET "+pathMetrics, newScraper(b))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, nil, Errorf(CodeNotFound, "%s %s is not part of version %d of this interface", r.Method, r.URL.Path, Version))
 	})

@@ -28,6 +28,7 @@ type Status struct {
 	PID       int            `json:"pid"`
 	Started   time.Time      `json:"started"`
 	UptimeSec int64          `json:"uptime_seconds"`
+	Metrics   string         `json:"metrics,omitempty"` // address and port where metrics are read over TCP
 
 	// Warnings are sentences with cause and remedy, such as a firewall that drops bridged frames.
 	Warnings []string `json:"warnings"`
@@ -85,7 +86,7 @@ type Peer struct {
 	Via       string   `json:"via,omitempty"`       // name of the first relay; empty when it is a neighbour
 	Session   string   `json:"session,omitempty"`   // data cipher; empty without a session
 	Path      string   `json:"path,omitempty"`      // udp, tcp or relay
-	FramesOut uint64   `json:"frames_out"`          // sealed for it since it was known
+	FramesOut uint64   `json:"frames_out"`          // sealed for it since it was known; a super-frame is one
 	BytesOut  uint64   `json:"bytes_out"`           // of these frames
 	FramesIn  uint64   `json:"frames_in"`           // opened from it since it was known
 	BytesIn   uint64   `json:"bytes_in"`            // of these frames

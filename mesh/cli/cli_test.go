@@ -114,7 +114,7 @@ func serve(t *testing.T, d *daemon) func(args ...string) (code int, out, errOut 
 func sample() api.Status {
 	return api.Status{
 		Version: 1, Software: "v1.0.0", Name: "02:00:00:00:00:0b", Nickname: "b", Network: "00112233445566778899aabbccddeeff",
-		Cipher: "auto", Mode: "bridge", Bridge: "ripstop", Device: "ripstop0", MTU: 1500, Port: 6783, PID: 0, UptimeSec: 3725,
+		Cipher: "auto", Mode: "bridge", Bridge: "ripstop", Device: "ripstop0", MTU: 1500, Port: 6783, PID: 0, UptimeSec: 3725, Metrics: "127.0.0.1:6782",
 		Offloads: []api.Offload{{Name: "checksum", Used: true}, {Name: "tso", Used: true}, {Name: "tunnel", Why: "this kernel has none"}, {Name: "gso", Why: "switched off"}},
 		Warnings: []string{"iptables drops what the bridge carries"},
 		Peers: []api.Peer{
@@ -176,6 +176,7 @@ func TestStatusForPeople(t *testing.T) {
     device  bridge ripstop, device ripstop0, MTU 1500, port 6783
   offloads  checksum, tso, no tunnel (this kernel has none), no gso (switched off)
    running  v1.0.0, for 1h2m5s, process 0
+   metrics  http://127.0.0.1:6782/metrics
      peers  4, 3 reachable, 1 of them through others
      links  2, 2 up, 1 of them over TCP, for UDP does not pass; 2 to dial: 1 self, 1 up
  endpoints  2, 1 here
@@ -462,7 +463,7 @@ func TestExitCodes(t *testing.T) {
 
 // TestEveryFlagHasAVariable sets every flag of every command by its variable alone.
 func TestEveryFlagHasAVariable(t *testing.T) {
-	value := map[string]string{"bool": "true", "int": "1400", "uint16": "7000", "duration": "3s", "string": "x", "ADDR": "192.0.2.1", "ADDR[:PORT]": "192.0.2.1:7",
+	value := map[string]string{"bool": "true", "int": "1400", "uint16": "7000", "duration": "3s", "string": "x", "ADDR": "192.0.2.1", "ADDR[:PORT]": "192.0.2.1:7", "ADDR:PORT": "127.0.0.1:7",
 		"CIDR": "10.32.0.1/12", "SUBNET": "10.32.0.0/16", "MAC|any": "any", "CIDR|any": "any", "NAME|all": "tso", "NAME:PORT/PROTOCOL": "http:80/tcp"}
 	for _, c := range commands() {
 		flags, _ := c.flags(new(invocation))

@@ -242,6 +242,9 @@ func (v view) summary() string {
 		row("address", "%s", joined(s.Addresses))
 	}
 	row("running", "%s, for %v, process %d", s.Software, (time.Duration(s.UptimeSec) * time.Second), s.PID)
+	if s.Metrics != "" {
+		row("metrics", "http://%s/metrics", s.Metrics)
+	}
 
 	reachable, relayed := 0, 0
 	for _, p := range s.Peers {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ripstop/mesh"
+	"ripstop/mesh/api"
 	"ripstop/transport"
 )
 
@@ -34,13 +35,19 @@ The secret is RIPSTOP_SECRET (a token rs1-… of ` + "`ripstop secret new`" + `,
 characters and more), else --secret-file, else the one kept from the last time. A host without
 secret and without peers makes a new network.
 
+What it counts is read for Prometheus by GET /metrics: of the socket always (curl --unix-socket
+` + DefaultSocket + ` http://localhost/metrics), over TCP where --metrics says. Whoever is
+on this host may read that, and nobody else; a reverse proxy can let others.
+
 Examples:
   ripstop up                             a new network on the first host
   ripstop up --secret-file secret vm1 vm2 vm3
   RIPSTOP_SECRET='correct horse battery staple' ripstop up vm1 vm2 vm3
   ripstop up --ipalloc-range 172.20.0.0/16 vm1
                                          addresses out of this range, the same on all hosts
-  ripstop up --mode routed vm1           a host without containers, without a bridge`
+  ripstop up --mode routed vm1           a host without containers, without a bridge
+  ripstop up --metrics 127.0.0.1:6782 vm1
+                                         for Prometheus on this host`
 
 func upCommand() command {
 	return command{
@@ -81,6 +88,7 @@ func upCommand() command {
 			flags.StringVar(&cfg.DNSDomain, "dns-domain", mesh.DefaultDNSDomain, "`DOMAIN` what stands behind every name")
 			flags.Var(addr{&cfg.DNSAddress}, "dns-address", "where containers and this host ask for names (default "+mesh.DefaultDNSAddress.String()+")")
 			flags.StringVar(&cfg.ResolvConf, "resolv-conf", "/etc/resolv.conf", "`FILE` this host's resolvers, asked for names of others")
+			flags.Var(single[netip.AddrPort]{&cfg.Metrics, api.ParseMetricsAddress, "ADDR:PORT"}, "metrics", "answer GET /metrics for Prometheus here, on a loopback address (default not)")
 			flags.StringVar(&level, "log-level", "info", "`LEVEL` debug, info, warn or error")
 			flags.StringVar(&format, "log-format", "text", "`FORMAT` text or json")
 			return func(ctx context.Context, in *invocation, args []string) error {
