@@ -5,7 +5,7 @@
 //	     up ────────────────────────────┤──► mesh.Run, in the foreground
 //	     attach, detach ────────────────┤──► api.Client and, in this process, tun/attach
 //	     stop, connect, status, … ──────┤──► api.Client ──► the daemon's socket
-//	     secret, version, demo ─────────┘    no daemon needed
+//	     secret, completion, demo, … ───┘    no daemon needed
 //
 // What scripts hold on to: data goes to stdout, everything else to stderr; --json
 // prints one object with "version": 1; the exit code is one of the constants here;

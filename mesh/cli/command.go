@@ -29,11 +29,12 @@ type action func(ctx context.Context, in *invocation, args []string) error
 // command describes one command. setup declares its flags and returns what runs it.
 type command struct {
 	name   string
-	args   string // behind the name in the usage line
-	short  string // one line, for the list of commands
-	text   string // what it does, examples
-	client bool   // asks the daemon: has --socket
-	mute   bool   // prints no answer: has no --json
+	args   string   // behind the name in the usage line
+	words  []string // what the first argument may be, where it is one of a few
+	short  string   // one line, for the list of commands
+	text   string   // what it does, examples
+	client bool     // asks the daemon: has --socket
+	mute   bool     // prints no answer: has no --json
 	hidden bool
 	setup  func(flags *pflag.FlagSet) action
 }
@@ -47,7 +48,7 @@ func commands() []command {
 		attachCommand(), detachCommand(), exposeCommand(), hideCommand(),
 		ipamCommand(), leaveCommand(), rmpeerCommand(),
 		dnsCommand(),
-		statusCommand(), demoCommand(), versionCommand(),
+		statusCommand(), demoCommand(), completionCommand(), versionCommand(),
 	}
 }
 
@@ -310,6 +311,14 @@ func noArguments(args []string) error {
 	}
 	return nil
 }
+
+// choices says which words a flag takes, for who completes them.
+func choices(flags *pflag.FlagSet, name string, words ...string) {
+	flags.SetAnnotation(name, annotationChoices, words)
+}
+
+// annotationChoices is where choices keeps the words.
+const annotationChoices = "choices"
 
 // oneOf refuses a word that is not among those.
 func oneOf(what, word string, words ...string) error {

@@ -28,15 +28,18 @@ Examples:
   ripstop dns lookup 10.32.0.2 --json
   ripstop dns remove printer`
 
+// dnsVerbs are what dns does.
+var dnsVerbs = []string{"add", "remove", "lookup"}
+
 func dnsCommand() command {
 	return command{
-		name: "dns", args: "add|remove|lookup NAME [ADDRESS...] [flags]", short: "add, remove and look up names", client: true, text: dnsText,
+		name: "dns", args: strings.Join(dnsVerbs, "|") + " NAME [ADDRESS...] [flags]", words: dnsVerbs, short: "add, remove and look up names", client: true, text: dnsText,
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, in *invocation, args []string) error {
 				if len(args) == 0 {
 					return misuse("add, remove or lookup is missing")
 				}
-				if err := oneOf("dns", args[0], "add", "remove", "lookup"); err != nil {
+				if err := oneOf("dns", args[0], dnsVerbs...); err != nil {
 					return err
 				}
 				if len(args) == 1 {

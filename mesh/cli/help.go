@@ -35,7 +35,7 @@ func printOverview(w io.Writer) {
 	io.WriteString(w, overviewHead)
 	for _, c := range commands() {
 		if !c.hidden {
-			fmt.Fprintf(w, "  %-9s %s\n", c.name, c.short)
+			fmt.Fprintf(w, "  %-10s %s\n", c.name, c.short)
 		}
 	}
 	io.WriteString(w, overviewTail)
@@ -69,17 +69,23 @@ func printCommand(w io.Writer, c command) {
 	printFlags(w, flags)
 }
 
-// printFlags lists flags with what they take, what they do, and their default. What
-// a flag takes stands in back-quotes before its text, or is its type's name.
+// meaning is what a flag takes and what it does. What it takes stands in back-quotes
+// before its text, or is its type's name; nothing for one that is on or off.
+func meaning(f *pflag.Flag) (takes, text string) {
+	takes, _ = pflag.UnquoteUsage(f)
+	text = f.Usage
+	if strings.HasPrefix(text, "`") {
+		_, text, _ = strings.Cut(text[1:], "`")
+		text = strings.TrimSpace(text)
+	}
+	return takes, text
+}
+
+// printFlags lists flags with what they take, what they do, and their default.
 func printFlags(w io.Writer, flags *pflag.FlagSet) {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	flags.VisitAll(func(f *pflag.Flag) {
-		takes, _ := pflag.UnquoteUsage(f)
-		usage := f.Usage
-		if strings.HasPrefix(usage, "`") {
-			_, usage, _ = strings.Cut(usage[1:], "`")
-			usage = strings.TrimSpace(usage)
-		}
+		takes, usage := meaning(f)
 		short := "    "
 		if f.Shorthand != "" {
 			short = "-" + f.Shorthand + ", "

@@ -68,9 +68,12 @@ Examples:
   ripstop ipam claim gateway 10.32.0.1/12
   ripstop ipam release vm7`
 
+// ipamVerbs are what ipam does.
+var ipamVerbs = []string{"allocate", "claim", "release", "start", "adopt"}
+
 func ipamCommand() command {
 	return command{
-		name: "ipam", args: "allocate|claim|release|start|adopt [flags] [FOR [ADDRESS]]", short: "give out addresses, look after their map", client: true, text: ipamText,
+		name: "ipam", args: strings.Join(ipamVerbs, "|") + " [flags] [FOR [ADDRESS]]", words: ipamVerbs, short: "give out addresses, look after their map", client: true, text: ipamText,
 		setup: func(flags *pflag.FlagSet) action {
 			var q api.AllocateRequest
 			var deadline time.Duration
@@ -96,7 +99,7 @@ func ipamCommand() command {
 				}
 				switch {
 				case !known:
-					return oneOf("ipam", verb, "allocate", "claim", "release", "start", "adopt")
+					return oneOf("ipam", verb, ipamVerbs...)
 				case len(args) < least && len(args) == 0:
 					return misuse("%s FOR what?", verb)
 				case len(args) < least:

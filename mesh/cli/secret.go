@@ -44,10 +44,11 @@ type secretAnswer struct {
 
 func secretCommand() command {
 	return command{
-		name: "secret", args: "new|show [flags]", short: "make or show a network's secret", text: secretText,
+		name: "secret", args: "new|show [flags]", words: []string{"new", "show"}, short: "make or show a network's secret", text: secretText,
 		setup: func(flags *pflag.FlagSet) action {
 			var cipher, adminFile, state string
 			flags.StringVar(&cipher, "cipher", "auto", "`POLICY` auto or none, for new")
+			choices(flags, "cipher", "auto", "none")
 			flags.StringVar(&adminFile, "admin-file", "", "`FILE` where to keep the network's private admin key, for new")
 			flags.StringVar(&state, "state", DefaultState, "`DIR` the daemon's, for show")
 			return func(_ context.Context, in *invocation, args []string) error {

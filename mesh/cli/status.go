@@ -32,19 +32,22 @@ Examples:
   ripstop status links --wait 30s
   ripstop status endpoints --json`
 
+// statusParts are what status shows in full.
+var statusParts = []string{"peers", "links", "routes", "endpoints", "ipam", "dns"}
+
 // pollEvery is how often --wait looks.
 const pollEvery = 100 * time.Millisecond
 
 func statusCommand() command {
 	return command{
-		name: "status", args: "[peers|links|routes|endpoints|ipam|dns] [flags]", short: "show this host and the network", client: true, text: statusText,
+		name: "status", args: "[" + strings.Join(statusParts, "|") + "] [flags]", words: statusParts, short: "show this host and the network", client: true, text: statusText,
 		setup: func(flags *pflag.FlagSet) action {
 			wait := flags.Duration("wait", 0, "`DURATION` wait so long, such as 30s, until all links are up")
 			return func(ctx context.Context, in *invocation, args []string) error {
 				part := ""
 				if len(args) > 0 {
 					part = args[0]
-					if err := oneOf("status of", part, "peers", "links", "routes", "endpoints", "ipam", "dns"); err != nil {
+					if err := oneOf("status of", part, statusParts...); err != nil {
 						return err
 					}
 					if err := noArguments(args[1:]); err != nil {

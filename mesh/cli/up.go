@@ -73,6 +73,7 @@ func upCommand() command {
 			flags.StringVar(&cfg.Bridge, "bridge", "ripstop", "`NAME` the bridge to make or to use")
 			flags.StringVar(&cfg.Device, "device", "ripstop0", "`NAME` the TAP or TUN device")
 			flags.StringVar(&cfg.Mode, "mode", "bridge", "`MODE` bridge: for containers; routed: the host's own addresses only")
+			choices(flags, "mode", "bridge", "routed")
 			flags.Var(list[netip.Prefix]{&addresses, netip.ParsePrefix, "CIDR"}, "address", "the host's own address, in routed mode (repeatable; default one is chosen)")
 			cidr := func(p *netip.Prefix, name, usage string) {
 				flags.Var(single[netip.Prefix]{p, netip.ParsePrefix, "CIDR"}, name, usage)
@@ -81,16 +82,20 @@ func upCommand() command {
 			cidr(&cfg.Subnet, "ipalloc-default-subnet", "where no other is asked for, only of this part of it")
 			flags.Var(list[netip.Prefix]{&cfg.Reserved, netip.ParsePrefix, "CIDR"}, "ipalloc-reserve", "of this part none by itself, only by --address (repeatable)")
 			flags.StringVar(&cfg.IPv6, "ipv6", "", "`on|off` an IPv6 address beside each (default on)")
+			choices(flags, "ipv6", "on", "off")
 			flags.IntVar(&cfg.MTU, "mtu", 0, "`BYTES` a container's largest packet (default 1500)")
 			flags.BoolVar(&cfg.StrictPorts, "strict-ports", false, "refuse what comes from bridge ports that ripstop did not attach")
 			flags.Var(list[text]{&noOffload, parseOffload, "NAME|all"}, "no-offload", "do not use an offload: checksum, tso, uso, tunnel, gso, gro (repeatable)")
+			choices(flags, "no-offload", append([]string{"all"}, mesh.Offloads...)...)
 			flags.BoolVar(&cfg.NoDNS, "no-dns", false, "resolve no names for containers and this host")
 			flags.StringVar(&cfg.DNSDomain, "dns-domain", mesh.DefaultDNSDomain, "`DOMAIN` what stands behind every name")
 			flags.Var(addr{&cfg.DNSAddress}, "dns-address", "where containers and this host ask for names (default "+mesh.DefaultDNSAddress.String()+")")
 			flags.StringVar(&cfg.ResolvConf, "resolv-conf", "/etc/resolv.conf", "`FILE` this host's resolvers, asked for names of others")
 			flags.Var(single[netip.AddrPort]{&cfg.Metrics, api.ParseMetricsAddress, "ADDR:PORT"}, "metrics", "answer GET /metrics for Prometheus here, on a loopback address (default not)")
 			flags.StringVar(&level, "log-level", "info", "`LEVEL` debug, info, warn or error")
+			choices(flags, "log-level", logLevels...)
 			flags.StringVar(&format, "log-format", "text", "`FORMAT` text or json")
+			choices(flags, "log-format", logFormats...)
 			return func(ctx context.Context, in *invocation, args []string) error {
 				cfg.Peers, cfg.Bind, cfg.Address = args, bind, addresses
 				cfg.NoOffload = stringsOf(noOffload)
@@ -112,6 +117,12 @@ func upCommand() command {
 	}
 }
 
+// What --log-level and --log-format take.
+var (
+	logLevels  = []string{"debug", "info", "warn", "error"}
+	logFormats = []string{"text", "json"}
+)
+
 // parseOffload refuses an offload that there is not.
 func parseOffload(s string) (text, error) {
 	if s != "all" && !slices.Contains(mesh.Offloads, s) {
@@ -126,7 +137,7 @@ func checkUp(flags *pflag.FlagSet, cfg mesh.Config, format string) error {
 	if err := checkPeers(cfg.Peers); err != nil {
 		return err
 	}
-	if err := oneOf("--log-format", format, "text", "json"); err != nil {
+	if err := oneOf("--log-format", format, logFormats...); err != nil {
 		return err
 	}
 	for _, name := range []string{"bridge", "device"} {
@@ -232,7 +243,7 @@ func parseAdvertised(s string) (advertised, error) {
 func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil || strings.ContainsAny(level, "+-") {
-		return nil, oneOf("--log-level", level, "debug", "info", "warn", "error")
+		return nil, oneOf("--log-level", level, logLevels...)
 	}
 	options := &slog.HandlerOptions{Level: l}
 	if format == "json" {
