@@ -366,5 +366,9 @@ func (s *naming) warnings() []string {
 	if s.problem == "" {
 		return nil
 	}
-	return []string{"names are not resolved here: " + s.problem}
+	return []string{NamesWarning + s.problem}
 }
+
+// NamesWarning begins the warning that names are not resolved, which what
+// api.Names.Problem says follows.
+const NamesWarning = "names are not resolved here: "

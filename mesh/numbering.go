@@ -44,6 +44,16 @@ func numberingFor(stored numbering, cfg *Config) (now numbering, known bool) {
 	return now, known
 }
 
+// StoredRange is the range that the host with this state directory gives addresses out
+// of, the default where nothing is stored yet: known is false then. Nothing is changed.
+func StoredRange(dir string) (r netip.Prefix, known bool, err error) {
+	stored, err := store.Peek[numbering](dir, store.Numbering)
+	if err != nil || !stored.Range.IsValid() {
+		return ipam.DefaultRange, false, err
+	}
+	return stored.Range, true, nil
+}
+
 // The values of Config.IPv6 besides none.
 const (
 	ipv6On  = "on"

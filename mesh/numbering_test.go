@@ -1,13 +1,18 @@
 package mesh
 
 import (
+	"errors"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
 	"ripstop/mesh/api"
 	"ripstop/mesh/ipam"
+	"ripstop/mesh/store"
 )
 
 // TestNumbering: what a start says beats what is stored, that beats the default, and
@@ -83,5 +88,37 @@ func TestWants(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%v %+v: %q, %v", c.given, c.wish, got, err)
 		}
+	}
+}
+
+// TestStoredRange: with a state directory, also one that a daemon has open, and without.
+func TestStoredRange(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if r, known, err := StoredRange(dir); r != ipam.DefaultRange || known || err != nil {
+		t.Errorf("no directory: %v, %v, %v", r, known, err)
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the directory was made")
+	}
+	s, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if r, known, err := StoredRange(dir); r != ipam.DefaultRange || known || err != nil {
+		t.Errorf("nothing stored: %v, %v, %v", r, known, err)
+	}
+	want := netip.MustParsePrefix("172.20.0.0/16")
+	if err := store.Save(s, store.Numbering, numbering{Range: want}); err != nil {
+		t.Fatal(err)
+	}
+	if r, known, err := StoredRange(dir); r != want || !known || err != nil {
+		t.Errorf("stored: %v, %v, %v", r, known, err)
+	}
+	if err := s.WriteFile(store.Numbering, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, known, err := StoredRange(dir); known || err == nil {
+		t.Errorf("damaged: %v, %v", known, err)
 	}
 }

@@ -30,3 +30,24 @@ func TestSetResolved(t *testing.T) {
 		}
 	}
 }
+
+// TestResolvedHas: what resolvectl prints of an interface.
+func TestResolvedHas(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "resolvectl")
+	for printed, want := range map[string]bool{
+		"Link 5 (br0): ~x.internal":       true,
+		"Link 5 (br0): lan ~x.internal ~": true,
+		"Link 5 (br0): x.internal":        false,
+		"Link 5 (br0):":                   false,
+	} {
+		if err := os.WriteFile(program, []byte("#!/bin/sh\n[ \"$*\" = 'domain br0' ] && echo '"+printed+"'\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if has, err := resolvedHas(context.Background(), program, "br0", "x.internal"); has != want || err != nil {
+			t.Errorf("%s: %v, %v", printed, has, err)
+		}
+	}
+	if _, err := resolvedHas(context.Background(), program, "br1", "x.internal"); err == nil {
+		t.Error("a refusal is no error")
+	}
+}

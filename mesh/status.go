@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -62,8 +63,12 @@ func (n *node) known(targets []transport.TargetStatus) api.Status {
 		Started:  n.started,
 
 		UptimeSec: int64(now.Sub(n.started) / time.Second),
-		Warnings:  append(slices.Clone(n.warnings), n.names.warnings()...),
-		Counters:  n.peerCounters(),
+
+		StateDir:   absolute(n.cfg.StateDir),
+		SecretFile: absolute(n.cfg.SecretFile),
+
+		Warnings: append(slices.Clone(n.warnings), n.names.warnings()...),
+		Counters: n.peerCounters(),
 	}
 	if n.bridge != nil {
 		s.Bridge = n.cfg.Bridge
@@ -86,6 +91,14 @@ func (n *node) known(targets []transport.TargetStatus) api.Status {
 	all := n.statusIPAM(nicknames)
 	s.IPAM = &all
 	return s
+}
+
+// absolute is a path as other processes of this host can follow it; none stays none.
+func absolute(path string) string {
+	if whole, err := filepath.Abs(path); err == nil && path != "" {
+		return whole
+	}
+	return path
 }
 
 // nameOrNone is a name's text, empty for nobody's.

@@ -74,9 +74,13 @@ func hazard(bridge string, nf4, nf6 bool, chains []forwardChain) string {
 	if len(what) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("this host's firewall %s, so frames between ports of %s are lost; to let them pass: %s",
-		strings.Join(what, " and "), bridge, strings.Join(append(commands, bridged...), "; "))
+	return fmt.Sprintf("this host's firewall %s, so frames between ports of %s are lost%s%s",
+		strings.Join(what, " and "), bridge, HazardRemedy, strings.Join(append(commands, bridged...), "; "))
 }
+
+// HazardRemedy stands between what is wrong and the commands that help in
+// ForwardingHazard's sentence.
+const HazardRemedy = "; to let them pass: "
 
 // isName tells whether a value compared in a rule is an interface name: padded
 // with zeros, or cut where a wildcard begins.

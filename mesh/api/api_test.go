@@ -425,7 +425,7 @@ func TestStatusFieldNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"version":1,"software":"","name":"","id":"","nickname":"","uid":"","network":"","cipher":"","mode":"","device":"","mtu":0,"port":0,"offloads":[],"pid":0,` +
-		`"started":"0001-01-01T00:00:00Z","uptime_seconds":0,"warnings":[],` +
+		`"started":"0001-01-01T00:00:00Z","uptime_seconds":0,"state_dir":"","warnings":[],` +
 		`"peers":[{"name":"","id":"","nickname":"","uid":"","alive":false,"reachable":false,"hops":0,"frames_out":0,"bytes_out":0,"frames_in":0,"bytes_in":0}],` +
 		`"links":[{"peer":"","nickname":"","state":"","rtt_us":0,"loss":0,"dialled":false,"since":"0001-01-01T00:00:00Z"}],` +
 		`"targets":[{"target":"","state":""}],` +

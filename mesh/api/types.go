@@ -30,6 +30,9 @@ type Status struct {
 	UptimeSec int64          `json:"uptime_seconds"`
 	Metrics   string         `json:"metrics,omitempty"` // address and port where metrics are read over TCP
 
+	StateDir   string `json:"state_dir"`             // path of the state directory
+	SecretFile string `json:"secret_file,omitempty"` // path of the file the secret was read from, if one was given
+
 	// Warnings are sentences with cause and remedy, such as a firewall that drops bridged frames.
 	Warnings []string `json:"warnings"`
 

@@ -139,6 +139,21 @@ func Load[T any](s *Store, name string) (T, error) {
 	return v, nil
 }
 
+// Peek reads a JSON file that Save wrote into the state directory dir, whoever has that
+// open: nothing is locked, made or changed. One that is not there is the zero T and no error.
+func Peek[T any](dir, name string) (T, error) {
+	var none T
+	root, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return none, nil
+	}
+	if err != nil {
+		return none, openError(dir, err)
+	}
+	defer root.Close()
+	return Load[T](&Store{dir: dir, root: root}, name)
+}
+
 // Save writes v as JSON, mode 0600.
 func Save[T any](s *Store, name string, v T) error {
 	b, err := json.MarshalIndent(v, "", "  ")

@@ -257,3 +257,28 @@ func TestClear(t *testing.T) {
 		t.Errorf("left: %v", got)
 	}
 }
+
+// TestPeek reads beside the daemon that has the directory open, and leaves no trace.
+func TestPeek(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if v, err := Peek[[]string](dir, Targets); v != nil || err != nil {
+		t.Errorf("no directory: %v, %v", v, err)
+	}
+	s := open(t, dir)
+	if err := Save(s, Targets, []string{"vm1"}); err != nil {
+		t.Fatal(err)
+	}
+	before := names(t, dir)
+	if v, err := Peek[[]string](dir, Targets); !slices.Equal(v, []string{"vm1"}) || err != nil {
+		t.Errorf("%v, %v", v, err)
+	}
+	if v, err := Peek[[]string](dir, Names); v != nil || err != nil {
+		t.Errorf("no such file: %v, %v", v, err)
+	}
+	if after := names(t, dir); !slices.Equal(before, after) {
+		t.Errorf("%v before, %v after", before, after)
+	}
+	if _, err := Peek[[]string](filepath.Join(dir, Targets), Names); err == nil {
+		t.Error("a file in the place of the directory")
+	}
+}
