@@ -5,6 +5,7 @@
 //	     up ────────────────────────────┤──► mesh.Run, in the foreground
 //	     attach, detach ────────────────┤──► api.Client and, in this process, tun/attach
 //	     stop, connect, status, … ──────┤──► api.Client ──► the daemon's socket
+//	     doctor ────────────────────────┤──► api.Client where a daemon answers, and this host
 //	     secret, completion, demo, … ───┘    no daemon needed
 //
 // What scripts hold on to: data goes to stdout, everything else to stderr; --json
@@ -33,6 +34,7 @@ const (
 	ExitFailed      = 1
 	ExitMisuse      = 2 // what can be seen from the command line alone
 	ExitUnreachable = 3 // no daemon answers
+	ExitUnwell      = 4 // doctor: something failed
 	ExitClone       = 6 // another running host has this host's identity
 )
 

@@ -86,6 +86,20 @@ func serve(t *testing.T, d *daemon) func(args ...string) (code int, out, errOut 
 		d.status = sample
 	}
 	socket := filepath.Join(t.TempDir(), "s")
+	serveAt(t, socket, d)
+	return func(args ...string) (int, string, string) {
+		var out, errOut bytes.Buffer
+		code := Main(t.Context(), append([]string{"--socket", socket}, args...), Stdio{
+			In: strings.NewReader("no\n"), Out: &out, Err: &errOut,
+			LookupEnv: func(string) (string, bool) { return "", false },
+		})
+		return code, out.String(), errOut.String()
+	}
+}
+
+// serveAt runs d behind the socket at that path.
+func serveAt(t *testing.T, socket string, d *daemon) {
+	t.Helper()
 	server, err := api.Listen(api.ServerConfig{Socket: socket, Backend: d, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -100,14 +114,6 @@ func serve(t *testing.T, d *daemon) func(args ...string) (code int, out, errOut 
 			t.Error(err)
 		}
 	})
-	return func(args ...string) (int, string, string) {
-		var out, errOut bytes.Buffer
-		code := Main(t.Context(), append([]string{"--socket", socket}, args...), Stdio{
-			In: strings.NewReader("no\n"), Out: &out, Err: &errOut,
-			LookupEnv: func(string) (string, bool) { return "", false },
-		})
-		return code, out.String(), errOut.String()
-	}
 }
 
 // sample is a host b between a and c, with some of everything.

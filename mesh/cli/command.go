@@ -48,7 +48,7 @@ func commands() []command {
 		attachCommand(), detachCommand(), exposeCommand(), hideCommand(),
 		ipamCommand(), leaveCommand(), rmpeerCommand(),
 		dnsCommand(),
-		statusCommand(), demoCommand(), completionCommand(), versionCommand(),
+		statusCommand(), doctorCommand(), demoCommand(), completionCommand(), versionCommand(),
 	}
 }
 

@@ -28,7 +28,8 @@ const overviewTail = `
 ` + "`ripstop help COMMAND`" + ` says more. Every flag can be given as an environment variable too:
 --log-level as RIPSTOP_LOG_LEVEL. The secret is taken from RIPSTOP_SECRET first.
 
-Exit codes: 0 done, 1 failed, 2 misuse, 3 no daemon answers, 6 another host has this identity.
+Exit codes: 0 done, 1 failed, 2 misuse, 3 no daemon answers, 4 doctor found a failure,
+6 another host has this identity.
 `
 
 func printOverview(w io.Writer) {
