@@ -245,3 +245,39 @@ func (g *Graph) Alternate(name crypto.Name) (crypto.Name, bool) {
 	}
 	return g.names[a], true
 }
+
+// From is the graph as another of its hosts has it: the same edges, with the best paths
+// from there. ok is false when no link names that host.
+func (g *Graph) From(host crypto.Name) (other *Graph, ok bool) {
+	n, ok := g.index[host]
+	if !ok || n == g.self {
+		return g, ok
+	}
+	other = &Graph{self: n, names: g.names, start: g.start, edges: g.edges, index: g.index}
+	other.best = other.paths(nil)
+	return other, true
+}
+
+// Way is the hosts that a datagram passes once self has handed it to the neighbour
+// first, from first to its destination to, as each of them chooses by the same links:
+// its primary, or its alternate where it came from there. nil: it does not arrive. Each
+// host costs a search of the graph.
+func (g *Graph) Way(first, to crypto.Name) []crypto.Name {
+	way := []crypto.Name{first}
+	for from, at := g.Self(), first; at != to; {
+		view, ok := g.From(at)
+		if !ok || len(way) == MaxHopLimit {
+			return nil
+		}
+		next, ok := view.Primary(to)
+		if ok && next == from {
+			next, ok = view.Alternate(to)
+		}
+		if !ok {
+			return nil
+		}
+		from, at = at, next
+		way = append(way, at)
+	}
+	return way
+}

@@ -206,3 +206,64 @@ func TestFigure(t *testing.T) {
 		}
 	}
 }
+
+// TestGraphOfOthers: as another host sees it a graph is as that host builds it, and a way
+// goes where each host on it would send what came from the one before.
+func TestGraphOfOthers(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	turned := 0
+	for round := range 100 {
+		hosts := 3 + r.IntN(12)
+		links := randomLinks(r, hosts, []float64{0.2, 0.35, 0.7}[round%3])
+		built := make([]*Graph, hosts)
+		for n := range hosts {
+			built[n] = BuildGraph(host(n), links)
+		}
+		g := built[0]
+		for to := 1; to < hosts; to++ {
+			if view, ok := g.From(host(to)); ok {
+				for n := range hosts {
+					alternate, _ := view.Alternate(host(n))
+					want, _ := built[to].Alternate(host(n))
+					if !slices.Equal(view.NextHops(host(n)), built[to].NextHops(host(n))) || alternate != want || view.Cost(host(n)) != built[to].Cost(host(n)) {
+						t.Fatalf("round %d: from %d to %d: %v else %v, want %v else %v", round, to, n, view.NextHops(host(n)), alternate, built[to].NextHops(host(n)), want)
+					}
+				}
+			} else if len(built[to].Neighbours()) > 0 {
+				t.Fatalf("round %d: %d has links, and is not in the graph", round, to)
+			}
+			for _, first := range g.Neighbours() {
+				var want []crypto.Name
+				for from, at := host(0), first; len(want) < MaxHopLimit; {
+					want = append(want, at)
+					if at == host(to) {
+						break
+					}
+					on := built[at[15]]
+					next, ok := on.Primary(host(to))
+					if ok && next == from {
+						turned++
+						next, ok = on.Alternate(host(to))
+					}
+					if !ok {
+						want = nil
+						break
+					}
+					from, at = at, next
+				}
+				if len(want) > 0 && want[len(want)-1] != host(to) {
+					want = nil
+				}
+				if got := g.Way(first, host(to)); !slices.Equal(got, want) {
+					t.Fatalf("round %d: over %v to %d: %v, want %v", round, first, to, got, want)
+				}
+			}
+		}
+	}
+	if turned < 50 {
+		t.Errorf("only %d times the way back was avoided", turned)
+	}
+	if _, ok := BuildGraph(host(0), nil).From(host(1)); ok {
+		t.Error("a host that no link names is in the graph")
+	}
+}

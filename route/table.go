@@ -293,6 +293,17 @@ func (t *Table) LookupAddress(vni VNI, address netip.Addr) (MAC, Location, bool)
 	return p.mac, t.location(macPlace{host: p.host}), true
 }
 
+// Endpoint is the endpoint whose place Lookup tells of a MAC, with Peer filled in.
+func (t *Table) Endpoint(vni VNI, mac MAC) (Endpoint, bool) {
+	p, ok := t.directory.macs[macKey(vni, mac)]
+	if !ok {
+		return Endpoint{}, false
+	}
+	e := t.directory.endpoints[p.endpoint]
+	e.Peer = t.places[p.host].peer
+	return e, true
+}
+
 // Endpoints are the endpoints that hold what they claim, sorted by VNI, MAC and
 // host, with Peer filled in.
 func (t *Table) Endpoints() []Endpoint { return t.withPeers(t.directory.Holding()) }
@@ -318,21 +329,30 @@ type Route struct {
 	Cost        time.Duration
 }
 
+// Route is the way to one host; false when there is none.
+func (t *Table) Route(peer PeerID) (Route, bool) {
+	if !t.Reachable(peer) {
+		return Route{}, false
+	}
+	r := &t.routes[peer]
+	route := Route{Destination: r.name, Peer: peer, Hops: r.hops, Cost: time.Duration(r.cost) * time.Microsecond}
+	for _, h := range r.next {
+		route.Next = append(route.Next, t.routes[h.peer].name)
+	}
+	switch {
+	case len(route.Next) > 1:
+		route.Alternate = route.Next[1]
+	case r.alternate.peer != 0:
+		route.Alternate = t.routes[r.alternate.peer].name
+	}
+	return route, true
+}
+
 // Routes are the ways to all reachable hosts, sorted by name.
 func (t *Table) Routes() []Route {
 	var list []Route
 	for _, id := range t.everyone {
-		r := &t.routes[id]
-		route := Route{Destination: r.name, Peer: id, Hops: r.hops, Cost: time.Duration(r.cost) * time.Microsecond}
-		for _, h := range r.next {
-			route.Next = append(route.Next, t.routes[h.peer].name)
-		}
-		switch {
-		case len(route.Next) > 1:
-			route.Alternate = route.Next[1]
-		case r.alternate.peer != 0:
-			route.Alternate = t.routes[r.alternate.peer].name
-		}
+		route, _ := t.Route(id)
 		list = append(list, route)
 	}
 	slices.SortFunc(list, func(a, b Route) int { return a.Destination.Compare(b.Destination) })

@@ -137,6 +137,28 @@ func (x *Exchange) Receiving() []*crypto.Session {
 // yet: the peer waits for a datagram to begin sending under it.
 func (x *Exchange) Unconfirmed() bool { return x.current != nil && !x.current.heard }
 
+// ExchangeStatus is how it stands with the session of a pair of hosts, for people.
+type ExchangeStatus struct {
+	Cipher    crypto.Cipher // of the session that is sent under
+	Since     time.Time     // when its keys were made; zero: there is no session
+	Sent      uint64        // datagrams sealed under it
+	Confirmed bool          // something came under it: the peer has the keys
+	Wanted    time.Time     // since when a session is wanted; zero: none is
+	Tries     int           // requests since there was an answer
+}
+
+// Status is how it stands.
+func (x *Exchange) Status() ExchangeStatus {
+	s := ExchangeStatus{Tries: x.tries}
+	if x.wanted {
+		s.Wanted = x.wantedFrom
+	}
+	if m := x.current; m != nil {
+		s.Cipher, s.Since, s.Sent, s.Confirmed = m.Cipher, m.born, m.Data.Sent(), m.heard
+	}
+	return s
+}
+
 // Outgoing drains the messages to be sent to the peer.
 func (x *Exchange) Outgoing() [][]byte {
 	out := x.outgoing

@@ -312,3 +312,41 @@ func TestExchangePeerRestarted(t *testing.T) {
 		t.Fatal("a session is used beyond its life")
 	}
 }
+
+// TestExchangeStatus: what is shown of a session is what there is.
+func TestExchangeStatus(t *testing.T) {
+	now := time.Unix(1000, 0)
+	a, b := exchangePair(t, now)
+	if s := a.Status(); s != (ExchangeStatus{Wanted: now}) {
+		t.Errorf("before anything: %+v", s)
+	}
+	a.Tick(now)
+	lost := a.Outgoing()
+	if s := a.Status(); s.Tries != 1 || !s.Since.IsZero() {
+		t.Errorf("asked once: %+v", s)
+	}
+	now = now.Add(time.Second)
+	for _, m := range lost {
+		if err := b.Receive(now, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range b.Outgoing() {
+		if err := a.Receive(now, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cipher := a.Sending().Cipher
+	if s := a.Status(); s.Since != now || s.Cipher != cipher || s.Confirmed || s.Sent != 0 || s.Tries != 0 {
+		t.Errorf("made: %+v", s)
+	}
+	talk(t, now, a, b)
+	talk(t, now, b, a)
+	if s := a.Status(); !s.Confirmed || s.Sent != 1 {
+		t.Errorf("after a datagram each way: %+v", s)
+	}
+	a.Want(now, false)
+	if s := a.Status(); !s.Wanted.IsZero() {
+		t.Errorf("wanted no more: %+v", s)
+	}
+}

@@ -27,6 +27,7 @@ type Member struct {
 	Known    bool              // Peer is there
 	Alive    bool              // a member with links reports a link to it, or it is a neighbour
 	HasLinks bool              // it is alive and reports links itself
+	Gone     time.Time         // when it was last alive; zero while it is
 }
 
 // grave is what is left of an origin that was purged.
@@ -200,6 +201,9 @@ func (s *State) Members() []Member {
 	list := make([]Member, 0, len(s.order))
 	for _, o := range s.order {
 		m := Member{Name: o.name, Keys: o.keys, Alive: o.alive}
+		if !o.alive {
+			m.Gone = o.deadSince
+		}
 		if r, there := s.Get(o.name, KindPeer, ""); there {
 			m.Peer, _ = ParsePeerBody(r.Body)
 			m.Known = true

@@ -179,6 +179,9 @@ func (h *host) show(out *bytes.Buffer) {
 	var list []string
 	for _, m := range h.Members() {
 		nick := h.w.byName[m.Name].nick
+		if m.Alive != m.Gone.IsZero() {
+			h.w.t.Errorf("%s: %s is alive %v, and is gone since %v", h.nick, nick, m.Alive, m.Gone)
+		}
 		mark := ""
 		if m.HasLinks {
 			mark = "+"

@@ -458,3 +458,36 @@ func BenchmarkMemory(b *testing.B) {
 		runtime.KeepAlive(m)
 	}
 }
+
+// TestUse: of one address is told what Uses tells of it, and of one that nothing is known
+// of, whose block it is in.
+func TestUse(t *testing.T) {
+	m, err := New(realConfig(0, "10.32.0.0/24"), simEpoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := netip.MustParseAddr("10.32.0.77")
+	if u, ok := m.Use(free); ok {
+		t.Errorf("without a map: %+v", u)
+	}
+	m, journal := one(t, realConfig(0, "10.32.0.0/24"))
+	allocate(t, m, journal, Request{ID: "vm"})
+	a := allocate(t, m, journal, Request{ID: "gone"})
+	m.Release(m.now, "gone", a.Addr.Addr())
+	settleOne(t, m, journal)
+	uses := m.Uses()
+	if len(uses) != 2 || uses[0].State != "used" || uses[1].State != "resting" {
+		t.Fatalf("%+v", uses)
+	}
+	for _, want := range uses {
+		if u, ok := m.Use(want.Addr.Addr()); !ok || u != want {
+			t.Errorf("%+v, want %+v", u, want)
+		}
+	}
+	if u, ok := m.Use(free); !ok || u != (Use{Addr: netip.PrefixFrom(free, 32), Owner: simIdentities[0].Name()}) {
+		t.Errorf("free: %+v, %v", u, ok)
+	}
+	if u, ok := m.Use(netip.MustParseAddr("192.0.2.1")); ok {
+		t.Errorf("outside: %+v", u)
+	}
+}

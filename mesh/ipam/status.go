@@ -113,19 +113,32 @@ func (m *Machine) Runs() (runs []Run) {
 	return runs
 }
 
+// kindNames are the states that a Use shows.
+var kindNames = [...]string{kindUsed: "used", kindHeld: "held", kindRest: "resting", kindKept: "kept",
+	kindForeign: "foreign", kindReturning: "returning", kindOutside: "outside"}
+
 // Uses are the addresses that are not simply free here, in order.
 func (m *Machine) Uses() (uses []Use) {
-	names := map[kind]string{kindUsed: "used", kindHeld: "held", kindRest: "resting", kindKept: "kept",
-		kindForeign: "foreign", kindReturning: "returning", kindOutside: "outside"}
 	for _, a := range sortedAddrs(m.entries) {
-		e := m.entries[a]
-		u := Use{Addr: netip.PrefixFrom(a, int(e.bits)), ID: e.id, State: names[e.kind], Holder: e.holder, Owner: m.Owner(a)}
-		if e.fenced {
-			u.State = "fenced"
-		}
+		u, _ := m.Use(a)
 		uses = append(uses, u)
 	}
 	return uses
+}
+
+// Use is what an address is to this host. An address that it knows nothing of is in
+// State "" and has an Owner, if it is in somebody's block; false: it is in nobody's.
+func (m *Machine) Use(a netip.Addr) (Use, bool) {
+	u := Use{Addr: netip.PrefixFrom(a, a.BitLen()), Owner: m.Owner(a)}
+	e := m.entries[a]
+	if e == nil {
+		return u, !u.Owner.IsZero()
+	}
+	u.Addr, u.ID, u.State, u.Holder = netip.PrefixFrom(a, int(e.bits)), e.id, kindNames[e.kind], e.holder
+	if e.fenced {
+		u.State = "fenced"
+	}
+	return u, true
 }
 
 // Owner is the host that owns the block of an address; zero when there is none.

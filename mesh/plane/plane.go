@@ -115,6 +115,9 @@ func New(cfg Config) *Plane {
 // SetSnapshot publishes s: the next batch of every loop reads it.
 func (p *Plane) SetSnapshot(s *Snapshot) { p.snapshot.Store(s) }
 
+// Snapshot is what the next batch of every loop reads.
+func (p *Plane) Snapshot() *Snapshot { return p.snapshot.Load() }
+
 // Counters are the plane's counters, running.
 func (p *Plane) Counters() *Counters { return &p.counters }
 

@@ -208,3 +208,48 @@ func TestNoLimitIsTooSmall(t *testing.T) {
 		})
 	}
 }
+
+// TestWayIsWhatIsSent: the size of frames that go in one datagram, as it is told, is that
+// of those which do, directly and relayed; where nothing would be sent, that is told.
+func TestWayIsWhatIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 3, crypto.CipherAuto)
+		a, b, c := l.hosts[0], l.hosts[1], l.hosts[2]
+		l.session(a, b, true)
+		l.session(b, c, true)
+		l.session(a, c, false)
+		toB, toC := a.peers[b.id.Name()], a.peers[c.id.Name()]
+		a.outlets[toB.ID].Limit = 1472
+		a.outlets[toC.ID].RelayLimit = 1300
+		l.publish()
+		l.run(func() {
+			for _, to := range []struct {
+				*host
+				peer     *Peer
+				datagram int
+			}{{b, toB, 1472}, {c, toC, 1300}} {
+				w := a.Snapshot().Way(to.peer.ID, 7)
+				if w.To == nil || w.To.Peer != to.peer || w.Hop == nil || w.Hop.Peer != toB || w.Datagram != to.datagram {
+					t.Fatalf("the way to %v is told as %+v", to.addr, w)
+				}
+				for size, want := range map[int]uint64{w.Frame: 0, w.Frame + 1: 1} {
+					before := a.Counters().All()["frames_fragmented"]
+					f := frame(a, to.host, uint32(size), size)
+					a.device.Inject(f)
+					l.expect(to.host, f)
+					if got := a.Counters().All()["frames_fragmented"] - before; got != want {
+						t.Errorf("of %d bytes %d frames went in pieces, want %d", size, got, want)
+					}
+				}
+			}
+		})
+		if w := a.Snapshot().Way(99, 0); w.To != nil || w.Hop != nil {
+			t.Errorf("nobody is told as %+v", w)
+		}
+		a.outlets[toB.ID].Session = nil
+		l.publish()
+		if w := a.Snapshot().Way(toC.ID, 0); w.To == nil || w.Hop != nil {
+			t.Errorf("without a session with the relay it is told as %+v", w)
+		}
+	})
+}

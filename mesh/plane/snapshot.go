@@ -26,6 +26,29 @@ func (s *Snapshot) outlet(id route.PeerID) *Outlet {
 	return s.Outlets[id]
 }
 
+// Way is how a frame for a peer would leave this host now.
+type Way struct {
+	To  *Outlet // the peer; nil: it is not known, and the frame is dropped
+	Hop *Outlet // who is handed its datagrams, the peer itself or a relay; nil: nobody can be, and it is dropped
+	// Datagram is how many bytes of UDP payload one may have, without a relay header, and
+	// Frame how long a frame goes in one: a longer one is cut, or goes in pieces.
+	Datagram, Frame int
+}
+
+// Way is how a frame with that flow label would leave for a peer, as the outbound loops
+// decide it. Without To.Session it is dropped, too, and a session is asked for.
+func (s *Snapshot) Way(id route.PeerID, flow uint16) Way {
+	w := Way{To: s.outlet(id)}
+	if w.To == nil {
+		return w
+	}
+	if w.Hop = s.hop(w.To, flow); w.Hop != nil {
+		w.Datagram = limit(w.To, w.Hop)
+		w.Frame = w.Datagram - overhead
+	}
+	return w
+}
+
 // Outlet is how one peer is reached now: the session to seal under, and the
 // direct path if there is one. Immutable once published.
 type Outlet struct {
