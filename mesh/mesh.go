@@ -21,7 +21,8 @@
 //
 // Read node.go first (start and end), then loop.go, peers.go and topology.go; what
 // is attached is in attachment.go, endpoints.go, claim.go and leftovers.go; addresses
-// are in allocation.go, numbering.go, lease.go, pieces.go and ipam.go.
+// are in allocation.go, numbering.go, lease.go, pieces.go and ipam.go. What would become
+// of a frame is told by explain.go, explain_place.go and explain_way.go.
 //
 // Log keys: peer (name), nickname, address, error, target, endpoint, mac,
 // interface, bridge, device, path.

@@ -4,6 +4,7 @@
 //	ripstop attach … ──► Client ── HTTP+JSON over a unix socket, 0660 ──► Server ──► Backend (mesh.Node)
 //
 //	GET  /v1/status                                   Status
+//	POST /v1/explain                                  ExplainRequest → Explanation
 //	POST /v1/connect  /v1/forget                      Connect-, ForgetRequest → {}
 //	POST /v1/attach/reserve → /commit | /cancel       AttachRequest → AttachPlan → CommitRequest → Endpoint
 //	POST /v1/detach                                   DetachRequest → AttachPlan
@@ -39,6 +40,7 @@ const MaxBody = 1 << 20
 // The paths of the interface; the number in them is Version.
 const (
 	pathStatus    = "/v1/status"
+	pathExplain   = "/v1/explain"
 	pathConnect   = "/v1/connect"
 	pathForget    = "/v1/forget"
 	pathReserve   = "/v1/attach/reserve"

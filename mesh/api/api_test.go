@@ -45,6 +45,9 @@ func (r *recorder) RemoveName(_ context.Context, q NameRequest) error { return r
 func (r *recorder) Lookup(_ context.Context, q LookupRequest) (LookupAnswer, error) {
 	return LookupAnswer{Name: q.Name}, r.note(q)
 }
+func (r *recorder) Explain(_ context.Context, q ExplainRequest) (Explanation, error) {
+	return Explanation{From: q.From, To: q.To, Arrives: true}, r.note(q)
+}
 func (r *recorder) Connect(_ context.Context, q ConnectRequest) error { return r.note(q) }
 func (r *recorder) Forget(_ context.Context, q ForgetRequest) error   { return r.note(q) }
 func (r *recorder) Reserve(_ context.Context, q AttachRequest) (AttachPlan, error) {
@@ -141,6 +144,10 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	if err != nil || address.Version != Version || address.Addresses[0] != prefix {
 		t.Errorf("address %+v, %v", address, err)
 	}
+	way, err := c.Explain(ctx, ExplainRequest{From: "db", To: "web"})
+	if err != nil || way.Version != Version || !way.Arrives || way.To != "web" || way.Steps == nil || way.Way == nil {
+		t.Errorf("explanation %+v, %v", way, err)
+	}
 	for _, call := range []func() (Moved, error){
 		func() (Moved, error) { return c.Release(ctx, ReleaseRequest{For: "vm"}) },
 		func() (Moved, error) { return c.Leave(ctx, LeaveRequest{Deadline: Duration(time.Minute)}) },
@@ -164,7 +171,7 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	want := []any{
 		"status", attach, CommitRequest{ID: "1"}, DetachRequest{Netns: "web", Name: "web"},
 		ExposeRequest{Addresses: []netip.Prefix{prefix}},
-		"ipam", allocate, ReleaseRequest{For: "vm"}, LeaveRequest{Deadline: Duration(time.Minute)}, RemoveRequest{Host: "vm3", Force: true}, "start", "adopt",
+		"ipam", allocate, ExplainRequest{From: "db", To: "web"}, ReleaseRequest{For: "vm"}, LeaveRequest{Deadline: Duration(time.Minute)}, RemoveRequest{Host: "vm3", Force: true}, "start", "adopt",
 		ConnectRequest{Peers: []string{"vm1"}, Replace: true}, ForgetRequest{Peers: []string{"vm2"}},
 		CommitRequest{ID: "2"}, "hide", "stop", "reset",
 	}
@@ -438,5 +445,16 @@ func TestStatusFieldNames(t *testing.T) {
 	empty.noNulls()
 	if b, err = json.Marshal(empty); err != nil || bytes.Contains(b, []byte("null")) {
 		t.Errorf("%s %v", b, err)
+	}
+}
+
+// TestExplanationFieldNames holds the names that scripts use.
+func TestExplanationFieldNames(t *testing.T) {
+	e := Explanation{Steps: []Step{{What: StepWay, State: StepOK}}}
+	e.settle()
+	b, err := json.Marshal(e)
+	want := `{"version":1,"from":"","to":"","steps":[{"what":"way","state":"ok","text":""}],"way":[],"arrives":false,"verdict":""}`
+	if err != nil || string(b) != want {
+		t.Errorf("%v\ngot  %s\nwant %s", err, b, want)
 	}
 }

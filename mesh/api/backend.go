@@ -12,6 +12,8 @@ import (
 // A refusal the caller can do something about is an *Error.
 type Backend interface {
 	Status(ctx context.Context) (Status, error)
+	// Explain says how a frame gets from here to a place on the network, or why it does not.
+	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
 	Connect(ctx context.Context, r ConnectRequest) error
 	Forget(ctx context.Context, r ForgetRequest) error
 	// Reserve holds name, MAC and addresses for 30 s. Asked for what stands

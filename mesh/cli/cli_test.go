@@ -28,6 +28,7 @@ type daemon struct {
 	status  func() api.Status
 	names   api.Names
 	found   api.LookupAnswer
+	way     api.Explanation
 	stop    context.CancelFunc
 }
 
@@ -39,6 +40,9 @@ func (d *daemon) AddName(_ context.Context, q api.NameRequest) error    { return
 func (d *daemon) RemoveName(_ context.Context, q api.NameRequest) error { return d.note(q) }
 func (d *daemon) Lookup(_ context.Context, q api.LookupRequest) (api.LookupAnswer, error) {
 	return d.found, d.note(q)
+}
+func (d *daemon) Explain(_ context.Context, q api.ExplainRequest) (api.Explanation, error) {
+	return d.way, d.note(q)
 }
 func (d *daemon) Connect(_ context.Context, q api.ConnectRequest) error { return d.note(q) }
 func (d *daemon) Forget(_ context.Context, q api.ForgetRequest) error   { return d.note(q) }
@@ -459,7 +463,7 @@ func TestExitCodes(t *testing.T) {
 		{api.ErrUnreachable, ExitUnreachable},
 		{misuse("x"), ExitMisuse},
 	} {
-		err := explain(command{name: "up"}, new(invocation), c.err)
+		err := advise(command{name: "up"}, new(invocation), c.err)
 		var e *exitError
 		if !errors.As(err, &e) || e.code != c.want || (e.code == ExitMisuse || e.code == ExitUnreachable) == (e.hint == "") {
 			t.Errorf("%v: %+v", c.err, e)

@@ -48,7 +48,7 @@ func commands() []command {
 		attachCommand(), detachCommand(), exposeCommand(), hideCommand(),
 		ipamCommand(), leaveCommand(), rmpeerCommand(),
 		dnsCommand(),
-		statusCommand(), doctorCommand(), demoCommand(), completionCommand(), versionCommand(),
+		statusCommand(), explainCommand(), doctorCommand(), demoCommand(), completionCommand(), versionCommand(),
 	}
 }
 
@@ -95,11 +95,11 @@ func dispatch(ctx context.Context, args []string, stdio Stdio) error {
 	if err := fromEnvironment(flags, stdio.LookupEnv); err != nil {
 		return usageError(c.name, err)
 	}
-	return explain(c, in, run(ctx, in, flags.Args()))
+	return advise(c, in, run(ctx, in, flags.Args()))
 }
 
-// explain adds to an error what helps.
-func explain(c command, in *invocation, err error) error {
+// advise adds to an error what helps.
+func advise(c command, in *invocation, err error) error {
 	if err == nil {
 		return nil
 	}
