@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -226,7 +227,7 @@ func checkPort(ctx context.Context, x *examination) []finding {
 		return one(skipped(asRoot, "port %d is in use, perhaps by the daemon that this user may not ask", x.port))
 	}
 	var found []finding
-	for _, h := range holders {
+	for _, h := range slices.Compact(holders) { // one program has a socket of each family
 		remedy := fmt.Sprintf("`ss -lnp 'sport = :%d'` names it to root; end it, or choose another port by `ripstop up --port`", x.port)
 		by := "another program"
 		switch {

@@ -217,7 +217,7 @@ func TestChecks(t *testing.T) {
 		{"port", noDaemon, verdictOK, "port 6783 are free", none},
 		{"port", func(s *sick) {
 			noDaemon(s)
-			s.host.holders = func(context.Context, uint16) ([]holder, error) { return []holder{{"udp", "nc (process 7)"}}, nil }
+			s.host.holders = func(context.Context, uint16) ([]holder, error) { return []holder{{"udp", "nc (process 7)"}, {"udp", "nc (process 7)"}}, nil }
 		}, verdictFail, "UDP port 6783 is taken by nc (process 7)", "--port"},
 		{"port", func(s *sick) {
 			noDaemon(s)
