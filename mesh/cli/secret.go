@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,9 +18,9 @@ import (
 
 const secretText = `
 ` + "`secret new`" + ` makes a network and prints its token: whoever has it may join. Nothing is sent and
-nothing else is kept, so the output has to reach every host by a safe way. --cipher none makes a
-network whose frames are neither encrypted nor protected, for underlays that are private already;
-that cannot be changed later.
+nothing else is kept, so the output has to reach every host by a safe way; a new file that it goes
+to by > may be read by its owner only. --cipher none makes a network whose frames are neither
+encrypted nor protected, for underlays that are private already; that cannot be changed later.
 
 A network also has an admin key, meant for shutting hosts out of it; no version can do that yet.
 --admin-file says where to keep it: it is made together with the secret, and nothing can bring it
@@ -137,9 +138,26 @@ func printSecret(in *invocation, network *crypto.Network) error {
 	if err != nil {
 		return err
 	}
+	if err := keepPrivate(in.Out); err != nil {
+		fmt.Fprintf(in.Err, "others may read the file that the secret goes to: %v\n", err)
+	}
 	if in.json {
 		return printJSON(in.Out, secretAnswer{head(), token, network.ID().String(), network.Policy().String()})
 	}
 	_, err = fmt.Fprintln(in.Out, token)
 	return err
+}
+
+// keepPrivate lets only its owner read the file that out is, if the shell has just made
+// one. A file that had something in it, and what is no file, stays as it is.
+func keepPrivate(out io.Writer) error {
+	f, isFile := out.(*os.File)
+	if !isFile {
+		return nil
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() > 0 || info.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	return f.Chmod(info.Mode().Perm() &^ 0o077)
 }
