@@ -49,6 +49,7 @@ type explainer struct {
 	table    *route.Table // the snapshot's
 
 	zone      *dns.Zone
+	silent    string // why this host answers no questions for names; empty: it does
 	nicknames map[crypto.Name]string
 	members   map[crypto.Name]gossip.Member
 	local     []localEndpoint
@@ -77,6 +78,9 @@ func (n *node) explainer(snapshot *plane.Snapshot, clock int64) *explainer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	x.zone, x.nicknames = n.names.zone, n.nicknames()
+	if n.names.server == nil {
+		x.silent = n.names.why()
+	}
 	for _, m := range n.gossip.Members() {
 		x.members[m.Name] = m
 	}
@@ -115,7 +119,7 @@ func (x *explainer) explain(q api.ExplainRequest) (api.Explanation, error) {
 
 // conclude makes the verdict of the first step that failed.
 func (x *explainer) conclude() {
-	at := slices.IndexFunc(x.Steps, func(s api.Step) bool { return s.State == api.StepFail })
+	at := x.failed()
 	if at < 0 {
 		x.Arrives = true
 		return
@@ -125,6 +129,11 @@ func (x *explainer) conclude() {
 	for _, s := range x.Steps[at:] {
 		x.Advice = cmp.Or(x.Advice, s.Advice)
 	}
+}
+
+// failed is the first step that failed; -1: none has.
+func (x *explainer) failed() int {
+	return slices.IndexFunc(x.Steps, func(s api.Step) bool { return s.State == api.StepFail })
 }
 
 func (x *explainer) step(what, state, advice, format string, args ...any) {

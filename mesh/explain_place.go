@@ -127,6 +127,10 @@ func (x *explainer) isNamed(e *route.Endpoint, name string) bool {
 // toAddress finds who has an address.
 func (x *explainer) toAddress(a netip.Addr) {
 	if a == x.n.cfg.DNSAddress {
+		if x.silent != "" {
+			x.step(api.StepAddress, api.StepFail, "`ripstop status dns` says more", "%s is where hosts answer questions for names, and this one does not: %s", a, x.silent)
+			return
+		}
 		x.ok(api.StepAddress, "%s is where every host answers questions for names: it does not leave this one", a)
 		x.arrived(x.self(), "this host answers at it itself")
 		return
@@ -278,7 +282,9 @@ func (x *explainer) flood(what, to, goes string) {
 		return
 	}
 	x.step(what, api.StepFail, advice, "nobody is known to have %s: %s as copies to %d hosts (%s)", to, goes, len(hosts), x.nicks(hosts))
-	x.doubt = "it gets there only if something answers that no host has told of"
+	if x.failed() == len(x.Steps)-1 {
+		x.doubt = "it gets there only if something answers that no host has told of"
+	}
 }
 
 // everyone are the hosts that get copies.

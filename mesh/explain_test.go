@@ -94,6 +94,7 @@ func mappedNode(t *testing.T) (*node, *plane.Snapshot) {
 	rival.Claim = 0
 	endpoints := append(local, station(mapped["c"], "c1", 3), rival, station(mapped["d"], "d1", 4), station(mapped["e"], "e1", 5), station(mapped["f"], "f1", 6))
 	endpoints[2].MTU = 1300
+	n.names.server = new(dns.Server)
 	n.names.zone = dns.NewZone(DefaultDNSDomain).Set(
 		dns.Change{Source: "1", Records: []dns.Record{{Name: "c1", Addresses: endpoints[2].Addresses}}},
 		dns.Change{Source: "2", Records: []dns.Record{{Name: "both", Addresses: []netip.Addr{netip.MustParseAddr("10.32.0.3"), netip.MustParseAddr("10.32.0.4")}}}},
@@ -171,6 +172,7 @@ func TestExplainSteps(t *testing.T) {
 		{"pid:7", "10.32.0.4", []string{"mtu ok: an IP packet of up to 1342 bytes goes in one datagram of 1400, a longer one in pieces, up to the 1400 bytes that are sent", "session fail: none with d, wanted for 12s", "false: it does not get there: none with d"}},
 		{"02:00:00:00:00:01", "192.0.2.4", []string{"from warn: a1 has no address and no route by which 192.0.2.4 is on its network", "address ok: 192.0.2.4 is outside the range 10.32.0.0/16", "address fail: nobody is known to have 192.0.2.4: questions for it (ARP, ND) go as copies to 3 hosts (b, c, d)", "false: it gets there only if something answers"}},
 		{"a2", "10.32.0.1", []string{"from fail: a2: its port ripv2 is gone", "false: it does not get there: a2: its port"}},
+		{"a3", "10.32.0.99", []string{"address fail: nobody is known to have 10.32.0.99", "false: it does not get there: a3 is fenced"}},
 		{"a3", "10.32.0.1", []string{"from fail: a3 is fenced: another host's claim", "false: it does not get there: a3 is fenced"}},
 		{"a1", "a1", []string{"endpoint ok: a1, ", "a true: it is the sender itself"}},
 		{"", "A1", []string{"endpoint ok: a1, ", "way ok: the bridge rs carries it from port to port", "a true: a1 is on this host: the bridge carries the frame, without ripstop"}},
@@ -236,9 +238,30 @@ func TestExplainOtherWays(t *testing.T) {
 			t.Errorf("%v\n%s\nhas no %q", err, got, k.want)
 		}
 	}
+	// Of two neighbours that are as good, only the flows of one get on.
+	session := snapshot.Outlets[1].Session
+	snapshot.Table = route.Build(route.TableConfig{Self: self, Peers: map[crypto.Name]route.PeerID{b: 1, c: 2, d: 3}, LinksUp: map[crypto.Name]bool{b: true, d: true}, Directory: snapshot.Table.Directory(),
+		Graph: route.BuildGraph(self, slices.Concat(both(self, b, 0), both(b, c, 0), both(self, d, 0), both(d, c, 0)))})
+	for with, without := range map[route.PeerID]route.PeerID{1: 3, 3: 1} {
+		snapshot.Outlets[with].Session, snapshot.Outlets[without].Session = session, nil
+		if got, _, err := askMapped(n, snapshot, "", "c1"); err != nil || strings.Contains(got, "way fail") || !strings.Contains(got, "way ok: a–") {
+			t.Errorf("%d alone has a session: %v\n%s", with, err, got)
+		}
+	}
+	snapshot.Outlets[1].Session = session
 	o := snapshot.Outlets[2]
 	o.Path, o.Direct = transport.DirectPath(netip.MustParseAddrPort("198.51.100.192:6783")), true
 	if got, _, err := askMapped(n, snapshot, "", "c1"); err != nil || !strings.Contains(got, "way ok: a–c: directly") || !strings.HasSuffix(got, "a c true: it gets there directly") {
+		t.Errorf("%v\n%s", err, got)
+	}
+}
+
+// TestExplainSilent: where no names are answered, nothing is at the address for it.
+func TestExplainSilent(t *testing.T) {
+	n, snapshot := mappedNode(t)
+	n.names.server = nil
+	got, e, err := askMapped(n, snapshot, "", DefaultDNSAddress.String())
+	if err != nil || e.Arrives || !strings.Contains(got, "and this one does not: it was started with --no-dns") {
 		t.Errorf("%v\n%s", err, got)
 	}
 }

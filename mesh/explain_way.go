@@ -17,8 +17,10 @@ import (
 const (
 	// sessionWait is how long making a session may take before something is wrong.
 	sessionWait = 5 * time.Second
-	// muchLoss is what share of lost probes is worth a warning.
-	muchLoss = 0.05
+	// muchLoss is what share of lost probes is worth a warning, as for `ripstop doctor`.
+	muchLoss = 0.01
+	// someFlows is how many flows are asked for until one gets on, where hosts are equally good.
+	someFlows = 64
 )
 
 // toHost goes on with a host that was asked for itself.
@@ -80,6 +82,9 @@ func (x *explainer) wayTo(host crypto.Name) (w plane.Way) {
 	}
 	w = x.snapshot.Way(o.Peer.ID, 0)
 	r, routed := x.table.Route(o.Peer.ID)
+	for flow := uint16(1); w.Hop == nil && len(r.Next) > 1 && flow < someFlows; flow++ {
+		w = x.snapshot.Way(o.Peer.ID, flow)
+	}
 	switch {
 	case o.Direct && w.Hop == o:
 		x.ok(api.StepWay, "%s–%s: directly, by a path that both found without a link", x.nick(x.self()), x.nick(host))

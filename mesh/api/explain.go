@@ -11,7 +11,7 @@ const MaxPlace = 254
 
 // ExplainRequest asks how a frame gets to a place.
 type ExplainRequest struct {
-	// From is an endpoint of this host, by name, address or MAC; empty: any of them.
+	// From is an endpoint of this host, by name, address, MAC or namespace; empty: any of them.
 	From string `json:"from,omitempty"`
 	// To is an overlay address, a MAC, a name as `dns lookup` takes it, or a host by
 	// nickname or name: what it is first, in this order, counts.
