@@ -129,7 +129,7 @@ func checkCapabilities(_ context.Context, x *examination) []finding {
 	case x.host.user == 0 && x.status == nil:
 		return one(failure("docker run --cap-add NET_ADMIN, or AmbientCapabilities=CAP_NET_ADMIN in the unit", "root has no CAP_NET_ADMIN here, which up, attach and expose need"))
 	}
-	return one(warning("run them as root, or give the program the capability: setcap cap_net_admin+ep on it", "this process has no CAP_NET_ADMIN, which up, attach and detach need"))
+	return one(warning("run them as root", "this process has no CAP_NET_ADMIN, which up, attach and detach need"))
 }
 
 // checkForwarding says whether the host's firewall drops what only passes the bridge.
@@ -198,7 +198,7 @@ func checkOverlap(_ context.Context, x *examination) []finding {
 			found = append(found, skipped(asRoot, "routes of this host cannot be listed: %s", reason(err)))
 		case what == "":
 		case known:
-			found = append(found, warning("take that away, or have all hosts use another range: `ripstop reset`, then `ripstop up --ipalloc-range`", "the overlay's range %v overlaps with this host's %s", r, what))
+			found = append(found, warning("take that away; or have all hosts use another range: keep the secret by `ripstop secret show > FILE`, then on each `ripstop reset` and `ripstop up --secret-file FILE --ipalloc-range CIDR` with its peers", "the overlay's range %v overlaps with this host's %s", r, what))
 		default:
 			found = append(found, failure("take that away, or choose another range, the same on all hosts: `ripstop up --ipalloc-range`", "the overlay's range %v overlaps with this host's %s", r, what))
 		}

@@ -31,7 +31,7 @@ func checkEndpoints(_ context.Context, x *examination) []finding {
 		case e.State == api.EndpointOrphan && here:
 			found = append(found, warning(detachLine(e), "%s is attached, but its interface %s is gone", what, e.HostPort))
 		case e.State == api.EndpointOrphan:
-			found = append(found, warning(fmt.Sprintf("run `ripstop up` on %s; if that host is gone for good: `ripstop rmpeer %s`", host, host), "%s is unreachable: no host has a link with its host %s", what, host))
+			found = append(found, warning(fmt.Sprintf("run `ripstop up` on %s; if that host is gone for good: `ripstop rmpeer %s`", host, e.Host), "%s is unreachable: no host has a link with its host %s", what, host))
 		}
 	}
 	return orGood(found, "%d, none fenced or orphaned", len(s.Endpoints))

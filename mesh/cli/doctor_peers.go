@@ -165,7 +165,7 @@ func checkPeersReached(_ context.Context, x *examination) []finding {
 		case p.Alive:
 			found = append(found, failure(fmt.Sprintf("let TCP and UDP port %d pass to %s from a host that is reached from here, or from here", s.Port, name), "%s: others have links with it, but there is no way to it", name))
 		default:
-			found = append(found, warning(fmt.Sprintf("run `ripstop up` there; if it is gone for good: `ripstop rmpeer %s`", name), "%s: no host has a link with it", name))
+			found = append(found, warning(fmt.Sprintf("run `ripstop up` there; if it is gone for good: `ripstop rmpeer %s`", p.Name), "%s: no host has a link with it", name))
 		}
 	}
 	switch {

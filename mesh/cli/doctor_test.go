@@ -158,7 +158,7 @@ func TestChecks(t *testing.T) {
 		{"capabilities", func(s *sick) {
 			s.host.capable = func() (capabilities, error) { return capabilities{effective: 1 << unix.CAP_NET_ADMIN}, nil }
 		}, verdictOK, "attach needs CAP_SYS_ADMIN", none},
-		{"capabilities", ordinary, verdictWarn, "no CAP_NET_ADMIN", "setcap cap_net_admin+ep"},
+		{"capabilities", ordinary, verdictWarn, "no CAP_NET_ADMIN", "as root"},
 		{"capabilities", func(s *sick) { noDaemon(s); ordinary(s); s.host.user = 0 }, verdictFail, "root has no CAP_NET_ADMIN", "--cap-add NET_ADMIN"},
 
 		{"forwarding", func(*sick) {}, verdictOK, "ports of ripstop", none},
@@ -186,7 +186,7 @@ func TestChecks(t *testing.T) {
 		{"overlap", func(*sick) {}, verdictOK, "10.32.0.0/24", none},
 		{"overlap", func(s *sick) {
 			s.host.overlap = func(netip.Prefix, ...string) (string, error) { return "route to 10.0.0.0/8 on eth0", nil }
-		}, verdictWarn, "this host's route to 10.0.0.0/8 on eth0", "ripstop reset"},
+		}, verdictWarn, "this host's route to 10.0.0.0/8 on eth0", "ripstop secret show"},
 		{"overlap", func(s *sick) {
 			noDaemon(s)
 			s.host.overlap = func(p netip.Prefix, ours ...string) (string, error) { return fmt.Sprint("route to ", p, ours), nil }
@@ -217,7 +217,9 @@ func TestChecks(t *testing.T) {
 		{"port", noDaemon, verdictOK, "port 6783 are free", none},
 		{"port", func(s *sick) {
 			noDaemon(s)
-			s.host.holders = func(context.Context, uint16) ([]holder, error) { return []holder{{"udp", "nc (process 7)"}, {"udp", "nc (process 7)"}}, nil }
+			s.host.holders = func(context.Context, uint16) ([]holder, error) {
+				return []holder{{"udp", "nc (process 7)"}, {"udp", "nc (process 7)"}}, nil
+			}
 		}, verdictFail, "UDP port 6783 is taken by nc (process 7)", "--port"},
 		{"port", func(s *sick) {
 			noDaemon(s)
@@ -313,7 +315,7 @@ func TestChecks(t *testing.T) {
 		{"peers", func(s *sick) { s.status.Peers = nil }, verdictOK, "no other hosts", none},
 		{"peers", func(s *sick) { s.status.Peers[0].Reachable = false }, verdictFail, "cut off: of 1 other host none", "port 6783"},
 		{"peers", peer(api.Peer{Nickname: "c", Alive: true}), verdictFail, "c: others have links with it", "to c from a host"},
-		{"peers", peer(api.Peer{Nickname: "c"}), verdictWarn, "c: no host has a link with it", "ripstop rmpeer c"},
+		{"peers", peer(api.Peer{Nickname: "c"}), verdictWarn, "c: no host has a link with it", "ripstop rmpeer"},
 
 		{"versions", func(*sick) {}, verdictOK, "on all hosts", none},
 		{"versions", func(s *sick) { s.status.Peers[0].Software = "v0.9" }, verdictWarn, software() + " on b; v0.9 on a", "one version"},
@@ -334,7 +336,7 @@ func TestChecks(t *testing.T) {
 		}, verdictWarn, "db () on c is fenced", "on c"},
 		{"endpoints", func(s *sick) {
 			s.status.Endpoints[0] = api.Endpoint{Name: "db", Host: "x", HostNickname: "c", State: api.EndpointOrphan}
-		}, verdictWarn, "no host has a link with its host c", "ripstop rmpeer c"},
+		}, verdictWarn, "no host has a link with its host c", "ripstop rmpeer x"},
 
 		{"addresses", func(*sick) {}, verdictOK, "255 free", none},
 		{"addresses", func(s *sick) { s.status.IPAM = nil }, verdictOK, "gives out none", none},
@@ -532,6 +534,24 @@ func TestDoctorEndsInTime(t *testing.T) {
 		cancel()
 		if err := doctor(ctx, &invocation{socket: "/nowhere", Stdio: Stdio{Out: new(bytes.Buffer)}}, wellHost(wellFiles()), surroundings{}); !errors.Is(err, context.Canceled) {
 			t.Errorf("told to end: %v", err)
+		}
+	})
+}
+
+// TestNoAnswerIsFound: what a check says when its own question had no answer until its time
+// was over is kept: it knows what helps.
+func TestNoAnswerIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, f := range examine(func(s *sick) {
+			s.host.resolve = func(ctx context.Context, _ netip.Addr, _ string) error {
+				<-ctx.Done()
+				time.Sleep(time.Millisecond)
+				return ctx.Err()
+			}
+		}) {
+			if f.Check == "names" && (f.Verdict != verdictFail || !strings.Contains(f.Remedy, "port 53")) {
+				t.Errorf("%+v", f)
+			}
 		}
 	})
 }
