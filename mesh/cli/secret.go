@@ -18,8 +18,8 @@ import (
 
 const secretText = `
 ` + "`secret new`" + ` makes a network and prints its token: whoever has it may join. Nothing is sent and
-nothing else is kept, so the output has to reach every host by a safe way; a new file that it goes
-to by > may be read by its owner only. --cipher none makes a network whose frames are neither
+nothing else is kept, so the output has to reach every host by a safe way; a file that it goes to
+by > may then be read by its owner only. --cipher none makes a network whose frames are neither
 encrypted nor protected, for underlays that are private already; that cannot be changed later.
 
 A network also has an admin key, meant for shutting hosts out of it; no version can do that yet.
@@ -33,7 +33,7 @@ Examples:
   ripstop secret new > secret
   ripstop secret new --admin-file network.admin > secret
                                          keep the admin key, too
-  ripstop secret show | ssh vm2 'cat > secret && ripstop up --secret-file secret vm1'`
+  ripstop secret show | ssh vm2 'umask 077; cat > secret && ripstop up --secret-file secret vm1'`
 
 // secretAnswer is what --json prints.
 type secretAnswer struct {
@@ -148,8 +148,9 @@ func printSecret(in *invocation, network *crypto.Network) error {
 	return err
 }
 
-// keepPrivate lets only its owner read the file that out is, if the shell has just made
-// one. A file that had something in it, and what is no file, stays as it is.
+// keepPrivate lets only its owner read the file that out is, if it is empty, as one is that
+// the shell has made or emptied for >. What has something in it, and what is no file, stays
+// as it is.
 func keepPrivate(out io.Writer) error {
 	f, isFile := out.(*os.File)
 	if !isFile {
