@@ -122,13 +122,8 @@ func (d diagnosis) sum() string {
 	return strings.Join(append(parts, fmt.Sprintf("%d ok", len(d.Findings)-d.Failed-d.Warnings-d.Skipped)), ", ")
 }
 
-// plural is a number of things.
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}
+// plural is a number of things whose word takes an s.
+func plural(n int, thing string) string { return counted(n, thing, thing+"s") }
 
 // surroundings are what a daemon would be started with; a running one says itself.
 type surroundings struct {
