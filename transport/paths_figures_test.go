@@ -42,6 +42,52 @@ func TestPathsFirstAnswersLate(t *testing.T) {
 	}
 }
 
+// TestPathsLateAnswers: an answer that comes when it is not waited for any more takes the
+// loss back; one that never comes stays a loss.
+func TestPathsLateAnswers(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		late bool
+		want float64
+	}{{"late", true, 0}, {"never", false, 2}} {
+		now := time.Unix(0, 0)
+		p := NewPaths(PathsConfig{Random: rand.New(rand.NewPCG(1, 1))})
+		at := netip.MustParseAddrPort("192.0.2.1:6783")
+		p.SetCandidates(now, []netip.AddrPort{at})
+		path := DirectPath(at)
+		var missed []uint64
+		probes := 0
+		for ; probes < 24; now = now.Add(time.Millisecond) {
+			p.Sent(now) // and nothing is heard but answers
+			p.Tick(now)
+			for _, probe := range p.Probes() {
+				if probe.Pad > 0 || probe.Path != path {
+					continue
+				}
+				if probes++; probes == 12 || probes == 13 {
+					missed = append(missed, probe.ID)
+					continue
+				}
+				p.Answered(now.Add(300*time.Microsecond), path, probe.ID, true)
+			}
+		}
+		now = now.Add(forgetAfter)
+		p.Tick(now)
+		p.Probes()
+		if _, loss := p.Cost(); loss < 0.05 {
+			t.Fatalf("%s: two probes missed, and the loss is %.3f", c.name, loss)
+		}
+		if c.late {
+			for _, id := range append(missed, missed...) {
+				p.Answered(now, path, id, true)
+			}
+		}
+		if q := p.find(path); int(q.loss()*float64(q.counted)+0.5) != int(c.want) {
+			t.Errorf("%s: the loss is %.3f of %d", c.name, q.loss(), q.counted)
+		}
+	}
+}
+
 // TestPathsNoise: two paths that are the same but for what hosts take to wake up stay as
 // they are chosen, and the round trip told of the one in use does not move.
 func TestPathsNoise(t *testing.T) {

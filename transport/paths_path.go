@@ -38,8 +38,9 @@ type path struct {
 	heldTo   time.Time // no probe before: a rate was used up
 	slotAt   time.Time // no probe before while nothing is the matter; zero: it has no slot
 
-	outcomes uint32 // of the last 32 probes; 1: lost
+	outcomes uint32 // of the last 32 probes, the last one lowest; 1: lost
 	counted  int
+	lost     []lostProbe // the last of them
 
 	size  pathSize
 	train pathTrain
@@ -50,6 +51,12 @@ type asked struct {
 	id     uint64
 	sent   time.Time
 	series bool // nothing was heard since it left
+}
+
+// lostProbe is a probe that was counted as lost; its answer may still come.
+type lostProbe struct {
+	id  uint64
+	ago int // outcomes that were counted since
 }
 
 // answerTime is how long an answer may take.
@@ -100,6 +107,27 @@ func (p *path) count(lost bool) {
 		p.outcomes |= 1
 	}
 	p.counted = min(p.counted+1, 32)
+	for i := range p.lost {
+		p.lost[i].ago++
+	}
+}
+
+// lose counts a probe as lost.
+func (p *path) lose(id uint64) {
+	p.count(true)
+	if len(p.lost) == maxLost {
+		p.lost = slices.Delete(p.lost, 0, 1)
+	}
+	p.lost = append(p.lost, lostProbe{id: id})
+}
+
+// late takes an answer to a probe that was counted as lost, if it is one: the path has
+// lost nothing, an end had no time for it.
+func (p *path) late(id uint64) {
+	if i := slices.IndexFunc(p.lost, func(l lostProbe) bool { return l.id == id }); i >= 0 {
+		p.outcomes &^= 1 << p.lost[i].ago // none is left of what is over 31
+		p.lost = slices.Delete(p.lost, i, i+1)
+	}
 }
 
 // loss is the share of the last probes that were lost.
