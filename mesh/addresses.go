@@ -3,6 +3,7 @@ package mesh
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"ripstop/tun"
 )
@@ -14,7 +15,7 @@ const maxAdvertised = 32
 // bound to, where that is an address, or else those of its interfaces, except loopback, link-local ones and
 // whatever belongs to the overlay; what the operator named stands first. false: the kernel
 // does not say.
-func (n *node) underlayAddresses() ([]netip.AddrPort, bool) {
+func (n *node) underlayAddresses(now time.Time) ([]netip.AddrPort, bool) {
 	var all []netip.AddrPort
 	add := func(a netip.AddrPort) {
 		if a.Port() == 0 {
@@ -39,7 +40,7 @@ func (n *node) underlayAddresses() ([]netip.AddrPort, bool) {
 	if !every {
 		return all, true
 	}
-	addrs, err := tun.InterfaceAddrs()
+	addrs, err := n.hostAddresses.get(now, tun.InterfaceAddrs)
 	if err != nil {
 		n.log.Debug("this host's addresses cannot be listed", "error", err)
 		return nil, false

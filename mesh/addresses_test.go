@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -48,7 +49,7 @@ func TestUnderlayAddresses(t *testing.T) {
 			for _, a := range c.bind {
 				n.cfg.Bind = append(n.cfg.Bind, netip.MustParseAddr(a))
 			}
-			got, known := n.underlayAddresses()
+			got, known := n.underlayAddresses(time.Now())
 			var body gossip.PeerBody
 			body.Nickname, body.Addresses = "a", got
 			if _, err := body.Append(nil); err != nil || !known {

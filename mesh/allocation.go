@@ -98,10 +98,13 @@ func (n *node) turnAddresses(now time.Time) {
 	n.addressWork()
 }
 
+// targetsEvery is how often the machine is told whom this host dials.
+const targetsEvery = time.Second
+
 // followTargets tells the machine whom this host was told to dial: by name, as they
 // become known. n.mu must be held.
 func (n *node) followTargets(now time.Time) {
-	if now.Sub(n.looked) < restEvery {
+	if now.Sub(n.looked) < targetsEvery {
 		return
 	}
 	n.looked = now

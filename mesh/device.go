@@ -137,16 +137,18 @@ func (n *node) setUpRules() error {
 
 // watchRules puts the port rules back if they are gone. It waits for the kernel: n.mu
 // need not be held.
-func (n *node) watchRules() {
-	if n.firewall == nil {
+func (n *node) watchRules(now time.Time) {
+	if n.firewall == nil || !n.rules.due(now) {
 		return
 	}
+	n.rules.looked = time.Time{}
 	there, err := n.firewall.Present()
 	if err != nil {
 		n.log.Debug("port rules cannot be looked at", "bridge", n.cfg.Bridge, "error", err)
 		return
 	}
 	if there {
+		n.rules.looked = now
 		return
 	}
 	n.log.Warn("port rules are gone; putting them back", "bridge", n.cfg.Bridge)
@@ -161,14 +163,14 @@ func (n *node) watchPorts(now time.Time) {
 	if n.bridge == nil {
 		return
 	}
-	ports, err := n.bridge.Ports()
+	names, err := n.portNames(now)
+	if err == nil && n.lackPort(names) { // what was listed may be from before it was attached
+		n.bridgePorts.stale.Store(true)
+		names, err = n.portNames(now)
+	}
 	if err != nil {
 		n.log.Debug("bridge ports cannot be listed", "bridge", n.cfg.Bridge, "error", err)
 		return
-	}
-	var names []string
-	for _, p := range ports {
-		names = append(names, p.Name)
 	}
 	n.watchAttachments(now, names)
 	if slices.Equal(names, n.ports) {
@@ -178,6 +180,23 @@ func (n *node) watchPorts(now time.Time) {
 	if err := n.firewall.SetMembers(names); err != nil {
 		n.log.Error("port rules cannot be updated", "error", err)
 	}
+}
+
+// portNames are the bridge's ports.
+func (n *node) portNames(now time.Time) ([]string, error) {
+	ports, err := n.bridgePorts.get(now, n.bridge.Ports)
+	var names []string
+	for _, p := range ports {
+		names = append(names, p.Name)
+	}
+	return names, err
+}
+
+// lackPort reports whether an attachment's port is not among those. n.mu must be held.
+func (n *node) lackPort(names []string) bool {
+	return slices.ContainsFunc(n.attachments, func(a *attachment) bool {
+		return !a.Exposed && !slices.Contains(names, a.Plan.HostInterface)
+	})
 }
 
 // closeDevice closes the device. Bridge and rules stay while anything is

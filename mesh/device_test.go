@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"ripstop/tun/firewall"
 )
@@ -24,7 +25,7 @@ func TestWatchRules(t *testing.T) {
 			return err
 		}
 		for _, want := range []int{1, 1} {
-			n.watchRules()
+			n.watchRules(time.Now())
 			if got := strings.Count(out.String(), "port rules are gone"); got != want {
 				t.Errorf("said to be gone %d times, want %d:\n%s", got, want, out.String())
 			}

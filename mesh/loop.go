@@ -17,11 +17,10 @@ const (
 	// use: its traffic must be seen within one probe interval. The first datagram
 	// after a pause wakes the loop.
 	watchEvery = 100 * time.Millisecond
-	// restEvery is how often the loop looks by itself when no link is in use.
-	restEvery = time.Second
-	// housekeepEvery is how often what changes rarely is looked at: interface
-	// addresses, attachments whose namespace ended.
-	housekeepEvery = 2 * time.Second
+	// restEvery is how often the loop looks by itself when no link is in use, and how
+	// often what changes rarely is looked at: interface addresses, attachments whose
+	// namespace ended.
+	restEvery = 2 * time.Second
 	// wordEvery is how often we make ourselves heard under a session that its other
 	// end does not know to be complete.
 	wordEvery = time.Second
@@ -43,7 +42,7 @@ func (n *node) loop(ctx context.Context) error {
 			n.moreEvents()
 		}
 		now := time.Now()
-		if now.Sub(housekept) >= housekeepEvery {
+		if now.Sub(housekept) >= restEvery {
 			housekept = now
 			n.housekeep(now)
 		}
@@ -75,13 +74,11 @@ func (n *node) pause(now time.Time) time.Duration {
 			next = due
 		}
 	}
+	idleFrom := n.plane.Now() - 2*plane.Idle
 	for _, p := range n.peers {
-		if n.plane.Now()-p.Sent() < 2*plane.Idle {
-			next = now.Add(watchEvery)
-			break
+		if p.Sent() > idleFrom {
+			sooner(now.Add(watchEvery))
 		}
-	}
-	for _, p := range n.peers {
 		sooner(p.next())
 	}
 	sooner(n.gossip.Next())
@@ -95,7 +92,7 @@ func (n *node) pause(now time.Time) time.Duration {
 func (n *node) turn(now time.Time) {
 	for _, p := range n.peers {
 		if p.due(now) {
-			p.visited, p.touched, p.confirmed = now, false, p.confirmations()
+			p.visited, p.touched, p.confirmed = now, false, p.Confirmations()
 			n.turnPeer(p, now)
 		}
 	}
@@ -355,8 +352,8 @@ func (n *node) publish(now time.Time, kind gossip.Kind, key string, body interfa
 // housekeep looks at what changes rarely: the host's own addresses, attachments
 // that ended.
 func (n *node) housekeep(now time.Time) {
-	addresses, known := n.underlayAddresses()
-	n.watchRules()
+	addresses, known := n.underlayAddresses(now)
+	n.watchRules(now)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, p := range n.peers {

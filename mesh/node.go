@@ -66,6 +66,10 @@ type node struct {
 	overlay  atomic.Pointer[overlaySpace]
 	carriers sync.Map // crypto.Name to *plane.Peer: whom datagrams over TCP come from, looked up for each
 
+	hostAddresses watchedList[tun.InterfaceAddr]
+	bridgePorts   watchedList[tun.Port]
+	rules         watched // the port rules
+
 	mu sync.Mutex // guards everything below
 	nodeState
 }
@@ -214,6 +218,11 @@ func (n *node) run(ctx context.Context) (err error) {
 	part(n.serveMetrics)
 	part(n.serveNames)
 	part(n.watch)
+	part(n.follow(&n.hostAddresses.watched, tun.WatchInterfaces))
+	if n.bridge != nil {
+		part(n.follow(&n.bridgePorts.watched, tun.WatchInterfaces))
+		part(n.follow(&n.rules, tun.WatchRules))
+	}
 	part(n.numberHost)
 	part(n.watchHazard)
 	part(n.reload)

@@ -39,7 +39,7 @@ type peer struct {
 
 	visited   time.Time // by the loop, last
 	touched   bool      // something has happened since
-	confirmed int       // sessions then
+	confirmed uint32    // Confirmations then
 
 	lastSent, lastHeard int64     // plane clock, as last seen
 	lastWord            time.Time // when we last made ourselves heard under an unconfirmed session
@@ -88,22 +88,11 @@ func (p *peer) next() time.Time {
 // visit, or is due, or may leave with what others have to say; at the latest after
 // restEvery, for what is seen by looking only.
 func (p *peer) due(now time.Time) bool {
-	if p.touched || now.Sub(p.visited) >= restEvery || p.Sent() != p.lastSent || p.Heard() != p.lastHeard || p.Wanted() || p.confirmations() != p.confirmed {
+	if p.touched || now.Sub(p.visited) >= restEvery || p.Sent() != p.lastSent || p.Heard() != p.lastHeard || p.Wanted() || p.Confirmations() != p.confirmed {
 		return true
 	}
 	next := p.next()
 	return !next.IsZero() && !next.After(now.Add(transport.EarlyProbe))
-}
-
-// confirmations counts the sessions that the other end is known to have.
-func (p *peer) confirmations() int {
-	count := 0
-	for _, r := range p.active {
-		if r.Confirmed() {
-			count++
-		}
-	}
-	return count
 }
 
 // peer returns the peer that is called by the keys' name, and makes it when it

@@ -19,7 +19,7 @@ import (
 const (
 	keepAlive     = 5 * time.Second        // the kernel asks the other one, who answers without waking anybody
 	stuck         = 15 * time.Second       // what is not acknowledged for so long, by keep-alive or of a write, ends it
-	pingEvery     = 15 * time.Second       // whether the other process still reads; its host's kernel may answer without it
+	pingEvery     = 30 * time.Second       // whether the other process still reads; its host's kernel may answer without it
 	silence       = 3 * pingEvery          // nothing heard for so long ends it
 	latePause     = time.Second            // a deadline noticed so late was missed by this process, not by the peer
 	probePatience = time.Second            // for a pong or a proof when another connection comes

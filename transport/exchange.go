@@ -77,6 +77,9 @@ type Exchange struct {
 	tries                   int
 	nextTry                 time.Time
 
+	plan    time.Time // what Next says
+	planned bool      // it holds
+
 	seen     map[crypto.UID]uint64 // highest attempt of each run of the peer
 	lastSeen time.Time             // when a request was last looked at
 	outgoing [][]byte
@@ -104,14 +107,16 @@ func NewExchange(cfg ExchangeConfig) *Exchange {
 
 // SetPeer says which run of the peer there is now. A session with an earlier run
 // is replaced as soon as one is wanted.
-func (x *Exchange) SetPeer(uid crypto.UID) { x.uid = uid }
+func (x *Exchange) SetPeer(uid crypto.UID) { x.uid, x.planned = uid, false }
 
 // Want says whether a session is to be kept with the peer.
 func (x *Exchange) Want(now time.Time, wanted bool) {
 	if wanted && !x.wanted {
 		x.wantedFrom, x.tries, x.nextTry = now, 0, now
 	}
-	x.wanted = wanted
+	if wanted != x.wanted {
+		x.wanted, x.planned = wanted, false
+	}
 }
 
 // Sending is the session to seal under, nil when there is none.
@@ -237,7 +242,7 @@ func (x *Exchange) request(now time.Time, message []byte) error {
 	}
 	x.pending = nil
 	x.next = &made{Session: session, uid: r.From, born: now, life: x.life()}
-	x.changed = true
+	x.changed, x.planned = true, false
 	x.outgoing = append(x.outgoing, append([]byte{exchangeAnswer}, answer...))
 	return nil
 }
@@ -261,11 +266,12 @@ func (x *Exchange) install(now time.Time, m *made) {
 		x.previous = x.current
 		x.previous.born = now // from here on: when it was replaced
 	}
-	x.current, x.tries, x.changed = m, 0, true
+	x.current, x.tries, x.changed, x.planned = m, 0, true, false
 }
 
 // Tick lets go of what is over and begins what is due.
 func (x *Exchange) Tick(now time.Time) {
+	x.planned = false
 	if x.previous != nil && now.Sub(x.previous.born) >= exchangeKeep {
 		x.previous, x.changed = nil, true
 	}
@@ -287,6 +293,14 @@ func (x *Exchange) Tick(now time.Time) {
 // Next is when Tick has something to do at the latest, if nothing happens before;
 // zero: not at all. What is exhausted by count is noticed by the next Tick.
 func (x *Exchange) Next() time.Time {
+	if !x.planned {
+		x.plan, x.planned = x.schedule(), true
+	}
+	return x.plan
+}
+
+// schedule is what Next says, from the state: who changes that has it made anew.
+func (x *Exchange) schedule() time.Time {
 	var next time.Time
 	at := func(t time.Time) {
 		if next.IsZero() || t.Before(next) {

@@ -83,7 +83,6 @@ func talk(t *testing.T, now time.Time, from, to *exchangeEnd) {
 
 // deliver hands over what from wants sent and returns how many messages it was.
 func deliver(t *testing.T, now time.Time, from, to *exchangeEnd) int {
-	t.Helper()
 	out := from.Outgoing()
 	for _, m := range out {
 		if err := to.Receive(now, m); err != nil {
@@ -224,6 +223,33 @@ func TestExchangeNext(t *testing.T) {
 	if len(made) < 50 {
 		t.Errorf("%d sessions in an hour at both ends, want about 60", len(made))
 	}
+}
+
+// TestExchangeNextFollows: what Next says is what follows from the state, after every call
+// that changes it.
+func TestExchangeNextFollows(t *testing.T) {
+	now := time.Unix(0, 0)
+	a, b := exchangePair(t, now)
+	after := func(name string, call func()) {
+		t.Helper()
+		a.Next()
+		b.Next()
+		call()
+		for _, x := range []*exchangeEnd{a, b} {
+			if got, want := x.Next(), x.schedule(); got != want {
+				t.Errorf("after %s: %v, not %v", name, got, want)
+			}
+		}
+	}
+	after("Want", func() { a.Want(now, true) })
+	after("Tick", func() { a.Tick(now) })
+	after("a request", func() { deliver(t, now, a, b) })
+	now = now.Add(time.Millisecond)
+	after("an answer", func() { deliver(t, now, b, a) })
+	after("Heard", func() { talk(t, now, a, b) })
+	after("Want no more", func() { a.Want(now, false) })
+	after("Want again", func() { a.Want(now.Add(time.Second), true) })
+	after("SetPeer", func() { a.SetPeer(a.Exchange.uid + 1) })
 }
 
 func TestExchangeRefuses(t *testing.T) {

@@ -61,3 +61,18 @@ func (*Watcher) Run(context.Context, func(LinkEvent)) error { return errPlatform
 
 // Close has nothing to close.
 func (*Watcher) Close() error { return nil }
+
+// Changes is there on Linux only.
+type Changes struct{}
+
+// WatchInterfaces is there on Linux only.
+func WatchInterfaces() (*Changes, error) { return nil, errPlatform }
+
+// WatchRules is there on Linux only.
+func WatchRules() (*Changes, error) { return nil, errPlatform }
+
+// Run has nothing to tell.
+func (*Changes) Run(context.Context, func()) error { return errPlatform }
+
+// Close has nothing to close.
+func (*Changes) Close() error { return nil }

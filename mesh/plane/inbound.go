@@ -250,6 +250,7 @@ func (in *inbound) heard(r *Receiver, from arrival) {
 		return
 	}
 	if !r.confirmed.Load() && !r.confirmed.Swap(true) {
+		r.Peer.confirmations.Add(1)
 		in.p.cfg.Events.Wake()
 	}
 	if from.relayed {

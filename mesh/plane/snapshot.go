@@ -105,6 +105,8 @@ type Peer struct {
 	strange atomic.Int64 // plane clock: last Events.Strange
 	wanted  atomic.Bool  // a frame found no session
 
+	confirmations atomic.Uint32
+
 	window   atomic.Int64 // plane clock: when the second began in which requests were counted
 	requests atomic.Int64 // session messages in that second
 
@@ -127,6 +129,9 @@ func (p *Peer) Heard() int64 { return p.heard.Load() }
 // Sent is when the last datagram was sent on the direct path, by the plane's
 // clock; 0: never.
 func (p *Peer) Sent() int64 { return p.sent.Load() }
+
+// Confirmations counts the sessions that the other end was found to have.
+func (p *Peer) Confirmations() uint32 { return p.confirmations.Load() }
 
 // maxRequests is how many session messages one neighbour may hand over in a second:
 // each costs the node two Diffie-Hellman operations.
