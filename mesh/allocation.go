@@ -98,7 +98,7 @@ func (n *node) turnAddresses(now time.Time) {
 	n.addressWork()
 }
 
-// targetsEvery is how often the machine is told whom this host dials.
+// targetsEvery is how often, at the most, the machine is told whom this host dials.
 const targetsEvery = time.Second
 
 // followTargets tells the machine whom this host was told to dial: by name, as they

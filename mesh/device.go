@@ -164,7 +164,7 @@ func (n *node) watchPorts(now time.Time) {
 		return
 	}
 	names, err := n.portNames(now)
-	if err == nil && n.lackPort(names) { // what was listed may be from before it was attached
+	if err == nil && n.bridgePorts.looked != now && n.lackPort(names) { // attached since, or gone
 		n.bridgePorts.stale.Store(true)
 		names, err = n.portNames(now)
 	}

@@ -48,7 +48,7 @@ func (n *node) loop(ctx context.Context) error {
 		}
 		n.mu.Lock()
 		n.turn(now)
-		timer.Reset(n.pause(now))
+		timer.Reset(n.pause(now, housekept.Add(restEvery)))
 		n.mu.Unlock()
 	}
 }
@@ -65,25 +65,20 @@ func (n *node) moreEvents() {
 	}
 }
 
-// pause is how long the loop may wait for events: until something is due, and
-// while a link is in use no longer than until its traffic must be seen.
-func (n *node) pause(now time.Time) time.Duration {
-	next := now.Add(restEvery)
-	sooner := func(due time.Time) {
-		if !due.IsZero() && due.Before(next) {
-			next = due
-		}
-	}
+// pause is how long the loop may wait for events: until something is due, or it looks by
+// itself, and while a link is in use no longer than until its traffic must be seen.
+func (n *node) pause(now, look time.Time) time.Duration {
+	next := look
 	idleFrom := n.plane.Now() - 2*plane.Idle
 	for _, p := range n.peers {
 		if p.Sent() > idleFrom {
-			sooner(now.Add(watchEvery))
+			next = sooner(next, now.Add(watchEvery))
 		}
-		sooner(p.next())
+		next = sooner(next, p.next())
 	}
-	sooner(n.gossip.Next())
-	sooner(n.damping.Next())
-	sooner(n.tick)
+	for _, due := range []time.Time{n.gossip.Next(), n.damping.Next(), n.tick} {
+		next = sooner(next, due)
+	}
 	return max(next.Sub(now), time.Millisecond)
 }
 

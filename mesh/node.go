@@ -218,10 +218,9 @@ func (n *node) run(ctx context.Context) (err error) {
 	part(n.serveMetrics)
 	part(n.serveNames)
 	part(n.watch)
-	part(n.follow(&n.hostAddresses.watched, tun.WatchInterfaces))
+	part(n.follow(tun.WatchInterfaces, &n.hostAddresses.watched, &n.bridgePorts.watched))
 	if n.bridge != nil {
-		part(n.follow(&n.bridgePorts.watched, tun.WatchInterfaces))
-		part(n.follow(&n.rules, tun.WatchRules))
+		part(n.follow(tun.WatchRules, &n.rules))
 	}
 	part(n.numberHost)
 	part(n.watchHazard)

@@ -73,20 +73,30 @@ func (p *peer) direct(now time.Time) bool {
 	return ok && best.Kind == transport.PathDirect
 }
 
-// next is when session or paths have something to do; zero: not before something happens.
+// next is when session or paths have something to do, or a word is due; zero: not before
+// something happens.
 func (p *peer) next() time.Time {
 	next := p.exchange.Next()
 	if p.paths != nil {
-		if due := p.paths.Next(); next.IsZero() || !due.IsZero() && due.Before(next) {
-			next = due
-		}
+		next = sooner(next, p.paths.Next())
+	}
+	if p.exchange.Unconfirmed() {
+		next = sooner(next, p.lastWord.Add(wordEvery))
 	}
 	return next
 }
 
+// sooner is the earlier of two times, where the zero time is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // due reports whether the loop is to visit p now: something has happened since the last
-// visit, or is due, or may leave with what others have to say; at the latest after
-// restEvery, for what is seen by looking only.
+// visit, or is due, or may leave with what others have to say; or was restEvery ago, for
+// what is seen by looking only.
 func (p *peer) due(now time.Time) bool {
 	if p.touched || now.Sub(p.visited) >= restEvery || p.Sent() != p.lastSent || p.Heard() != p.lastHeard || p.Wanted() || p.Confirmations() != p.confirmed {
 		return true

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	crand "crypto/rand"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -72,6 +73,55 @@ func TestIdlePeersAreVisitedTogether(t *testing.T) {
 	}
 	if visits > 3*looks*peers*minutes {
 		t.Errorf("%d visits in %d s", visits, 60*minutes)
+	}
+}
+
+// TestWordIsDue: as long as the other end is not known to have a session, the loop comes to
+// its peer every wordEvery to make itself heard.
+func TestWordIsDue(t *testing.T) {
+	network, _, err := crypto.NewNetwork(crand.Reader, crypto.CipherAuto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1e9, 0)
+	var ids [2]*crypto.Identity
+	for i := range ids {
+		seed, err := crypto.NewSeed(crand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ids[i], err = crypto.NewIdentity(seed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.SortFunc(ids[:], func(a, b *crypto.Identity) int { return a.Name().Compare(b.Name()) })
+	var ends [2]*transport.Exchange
+	for i := range ends {
+		ends[i] = transport.NewExchange(transport.ExchangeConfig{
+			Identity: ids[i], Network: network, UID: crypto.UID(1 + i), Peer: ids[1-i].Public(), Random: crand.Reader,
+			Jitter: rand.New(rand.NewPCG(1, 2)), Index: func() uint32 { return uint32(1 + i) },
+		})
+		ends[i].SetPeer(crypto.UID(2 - i))
+		ends[i].Want(now, true)
+	}
+	ends[0].Tick(now)
+	for i, x := range ends {
+		for _, message := range x.Outgoing() {
+			if err := ends[1-i].Receive(now, message); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	p := &peer{Peer: plane.NewPeer(1, ids[1].Name()), exchange: ends[0], visited: now, lastWord: now}
+	if !p.exchange.Unconfirmed() {
+		t.Fatal("the session is confirmed")
+	}
+	if got, want := p.next(), now.Add(wordEvery); got != want {
+		t.Errorf("the next visit is in %v, not in %v", got.Sub(now), wordEvery)
+	}
+	p.exchange.Heard(now, 1)
+	if got := p.next(); !got.After(now.Add(time.Minute)) {
+		t.Errorf("the other end has the session, and the next visit is in %v", got.Sub(now))
 	}
 }
 

@@ -27,19 +27,6 @@ func (w *watched) due(now time.Time) bool {
 	return stale || !w.followed.Load() || w.looked.IsZero() || now.Sub(w.looked) >= relookEvery
 }
 
-// follow hears of changes until ctx ends.
-func (w *watched) follow(ctx context.Context, begin func() (*tun.Changes, error)) error {
-	changes, err := begin()
-	if err != nil {
-		return err
-	}
-	defer changes.Close()
-	w.stale.Store(true)
-	w.followed.Store(true)
-	defer w.followed.Store(false)
-	return changes.Run(ctx, func() { w.stale.Store(true) })
-}
-
 // watchedList is what the kernel has listed.
 type watchedList[T any] struct {
 	watched
@@ -59,11 +46,29 @@ func (l *watchedList[T]) get(now time.Time, list func() ([]T, error)) ([]T, erro
 	return all, err
 }
 
-// follow makes a part of the node that follows w. Without it what it is about is looked at
-// again and again.
-func (n *node) follow(w *watched, begin func() (*tun.Changes, error)) func(context.Context) error {
+// follow makes a part of the node that hears when what begin watches changes. Without it
+// what it is about is looked at again and again.
+func (n *node) follow(begin func() (*tun.Changes, error), all ...*watched) func(context.Context) error {
+	told := func() {
+		for _, w := range all {
+			w.stale.Store(true)
+		}
+	}
+	followed := func(yes bool) {
+		for _, w := range all {
+			w.followed.Store(yes)
+		}
+	}
 	return func(ctx context.Context) error {
-		if err := w.follow(ctx, begin); err != nil {
+		changes, err := begin()
+		if err == nil {
+			defer changes.Close()
+			told()
+			followed(true)
+			err = changes.Run(ctx, told)
+			followed(false)
+		}
+		if err != nil {
 			n.log.Info("the kernel does not tell of changes: they are looked for every "+restEvery.String(), "error", err)
 		}
 		return nil

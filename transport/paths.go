@@ -134,7 +134,7 @@ const (
 	maxCandidates = 16 // direct paths kept
 	maxLearnt     = 4  // of them addresses heard from but not answered yet
 	maxAsked      = 16 // probes of a path that wait for an answer
-	maxLost       = 8  // probes of a path that were given up and may be answered yet
+	maxLost       = 16 // probes of a path that were given up and may be answered yet
 	maxProbeOut   = 64 // probes that wait for the caller
 	firstTries    = 3  // quick probes of a new candidate; all that an unknown address gets
 	burstLen      = 3  // probes when TCP ends

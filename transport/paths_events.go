@@ -108,7 +108,7 @@ func (p *Paths) Answered(now time.Time, on Path, id uint64, hearsYou bool) {
 	}
 	i := slices.IndexFunc(q.asked, func(a asked) bool { return a.id == id })
 	if i < 0 {
-		q.late(id)
+		q.late(now, id)
 		q.alive(now)
 		return
 	}
@@ -137,7 +137,7 @@ func (p *Paths) Tick(now time.Time) {
 			lost := now.Sub(a.sent) >= max(forgetAfter, q.answerTime())
 			switch {
 			case lost && q.up:
-				q.lose(a.id)
+				q.lose(a)
 			case lost:
 				q.answers = 0
 			}

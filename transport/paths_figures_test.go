@@ -88,6 +88,39 @@ func TestPathsLateAnswers(t *testing.T) {
 	}
 }
 
+// TestPathsSlow: a path whose answers all come after they were given up has lost none, and
+// is told of as what it has become.
+func TestPathsSlow(t *testing.T) {
+	now := time.Unix(0, 0)
+	p := NewPaths(PathsConfig{Random: rand.New(rand.NewPCG(1, 1))})
+	at := netip.MustParseAddrPort("192.0.2.1:6783")
+	p.SetCandidates(now, []netip.AddrPort{at})
+	path := DirectPath(at)
+	type answer struct {
+		at time.Time
+		id uint64
+	}
+	var answers []answer
+	back := time.Millisecond
+	for end := now.Add(3 * time.Minute); now.Before(end); now = now.Add(10 * time.Millisecond) {
+		if now.Sub(time.Unix(0, 0)) > time.Minute {
+			back = 2500 * time.Millisecond
+			p.Heard(now, path) // what the peer sends goes on coming
+		}
+		for len(answers) > 0 && !answers[0].at.After(now) {
+			p.Answered(answers[0].at, path, answers[0].id, true)
+			answers = answers[1:]
+		}
+		p.Tick(now)
+		for _, probe := range p.Probes() {
+			answers = append(answers, answer{now.Add(back), probe.ID})
+		}
+	}
+	if rtt, loss := p.Cost(); rtt < 2*time.Second || loss > 0.1 {
+		t.Errorf("the round trip is %v, the loss %.2f", rtt, loss)
+	}
+}
+
 // TestPathsNoise: two paths that are the same but for what hosts take to wake up stay as
 // they are chosen, and the round trip told of the one in use does not move.
 func TestPathsNoise(t *testing.T) {

@@ -55,8 +55,9 @@ type asked struct {
 
 // lostProbe is a probe that was counted as lost; its answer may still come.
 type lostProbe struct {
-	id  uint64
-	ago int // outcomes that were counted since
+	id   uint64
+	sent time.Time
+	ago  int // outcomes that were counted since
 }
 
 // answerTime is how long an answer may take.
@@ -113,18 +114,19 @@ func (p *path) count(lost bool) {
 }
 
 // lose counts a probe as lost.
-func (p *path) lose(id uint64) {
+func (p *path) lose(a asked) {
 	p.count(true)
 	if len(p.lost) == maxLost {
 		p.lost = slices.Delete(p.lost, 0, 1)
 	}
-	p.lost = append(p.lost, lostProbe{id: id})
+	p.lost = append(p.lost, lostProbe{id: a.id, sent: a.sent})
 }
 
 // late takes an answer to a probe that was counted as lost, if it is one: the path has
-// lost nothing, an end had no time for it.
-func (p *path) late(id uint64) {
+// lost nothing, it is slow, or an end had no time.
+func (p *path) late(now time.Time, id uint64) {
 	if i := slices.IndexFunc(p.lost, func(l lostProbe) bool { return l.id == id }); i >= 0 {
+		p.sample(now.Sub(p.lost[i].sent))
 		p.outcomes &^= 1 << p.lost[i].ago // none is left of what is over 31
 		p.lost = slices.Delete(p.lost, i, i+1)
 	}

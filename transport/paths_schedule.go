@@ -182,7 +182,7 @@ func (p *Paths) probe(now time.Time, q *path) {
 	q.slotAt = time.Time{}
 
 	if len(q.asked) == maxAsked {
-		q.lose(q.asked[0].id)
+		q.lose(q.asked[0])
 		q.asked = slices.Delete(q.asked, 0, 1)
 	}
 	id := p.cfg.Random.Uint64()

@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"syscall"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
 // Changes hears from the kernel that something has changed, and not how: who hears of it
 // looks anew.
 type Changes struct {
-	socket *nl.NetlinkSocket
+	socket *os.File
+	raw    syscall.RawConn
 	what   string
 	closed atomic.Bool
 }
@@ -30,37 +31,71 @@ func WatchRules() (*Changes, error) {
 	return watchGroups("nftables", unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 }
 
-func watchGroups(what string, protocol int, groups ...uint) (*Changes, error) {
-	socket, err := nl.Subscribe(protocol, groups...)
+// watchGroups listens to multicast groups, numbered from 1 to 32, of a netlink protocol.
+func watchGroups(what string, protocol int, groups ...int) (*Changes, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return nil, fmt.Errorf("tun: watch %s: %w", what, err)
 	}
-	return &Changes{socket: socket, what: what}, nil
+	address := unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+	for _, group := range groups {
+		address.Groups |= 1 << (group - 1)
+	}
+	if err := unix.Bind(fd, &address); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("tun: watch %s: %w", what, err)
+	}
+	c := &Changes{socket: os.NewFile(uintptr(fd), "netlink"), what: what}
+	if c.raw, err = c.socket.SyscallConn(); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("tun: watch %s: %w", what, err)
+	}
+	return c, nil
 }
 
-// Run calls changed after each change, for several at once where they come together, until
-// ctx ends or Close is called, and then returns nil. It is called once.
+// Run calls changed after each change, once for several that come together, until ctx ends
+// or Close is called, and then returns nil. It is called once.
 func (c *Changes) Run(ctx context.Context, changed func()) error {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	for {
-		_, _, err := c.socket.Receive()
+		var failed error
+		err := c.raw.Read(func(fd uintptr) (told bool) {
+			told, failed = drain(int(fd))
+			return told || failed != nil
+		})
 		switch {
-		case c.closed.Load(), errors.Is(err, os.ErrClosed):
+		case c.closed.Load():
 			return nil
-		case err == nil, errors.Is(err, unix.ENOBUFS): // more of them than the socket holds
-			changed()
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+		case err != nil || failed != nil:
+			return fmt.Errorf("tun: watch %s: %w", c.what, errors.Join(err, failed))
+		}
+		changed()
+	}
+}
+
+// drain throws away the messages there are, or many of them, and reports whether there was
+// one. More than the socket holds the kernel has thrown away itself, and says so.
+func drain(fd int) (told bool, err error) {
+	var b [1]byte // the rest of a message is cut off
+	for range 1000 {
+		switch _, err := unix.Read(fd, b[:]); err {
+		case nil, unix.ENOBUFS:
+			told = true
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return told, nil
 		default:
-			return fmt.Errorf("tun: watch %s: %w", c.what, err)
+			return told, err
 		}
 	}
+	return told, nil
 }
 
 // Close ends Run. It may be called more than once.
 func (c *Changes) Close() error {
 	if !c.closed.Swap(true) {
-		c.socket.Close()
+		return c.socket.Close()
 	}
 	return nil
 }
