@@ -69,7 +69,7 @@ func (p *path) answerTime() time.Duration {
 	return min(max(least, p.rtt+4*p.variance+10*time.Millisecond), answerTimeMax)
 }
 
-// fewSamples is how many round trips are too few for a mean.
+// fewSamples is how many round trips are too few for a mean, and for a loss.
 const fewSamples = 8
 
 // sample takes one round trip into the smoothed figures (RFC 6298 section 2). The
@@ -113,8 +113,12 @@ func (p *path) count(lost bool) {
 	}
 }
 
-// lose counts a probe as lost.
+// lose counts a probe as lost. Of the first ones it does not say how good the path is: the
+// other end may have no session yet, or another one, and not answer.
 func (p *path) lose(a asked) {
+	if p.samples < fewSamples {
+		return
+	}
 	p.count(true)
 	if len(p.lost) == maxLost {
 		p.lost = slices.Delete(p.lost, 0, 1)
