@@ -8,14 +8,19 @@ import (
 	"time"
 )
 
-// TestPathsFirstAnswersLate: a path whose first answer came late, and whose first
-// probes met a peer that was not ready, is soon known for what it is.
-func TestPathsFirstAnswersLate(t *testing.T) {
+// onePath is paths of one candidate, and the time at which it was told.
+func onePath() (*Paths, Path, time.Time) {
 	now := time.Unix(0, 0)
 	p := NewPaths(PathsConfig{Random: rand.New(rand.NewPCG(1, 1))})
 	at := netip.MustParseAddrPort("192.0.2.1:6783")
 	p.SetCandidates(now, []netip.AddrPort{at})
-	path := DirectPath(at)
+	return p, DirectPath(at), now
+}
+
+// TestPathsFirstAnswersLate: a path whose first answer came late, and whose first
+// probes met a peer that was not ready, is soon known for what it is.
+func TestPathsFirstAnswersLate(t *testing.T) {
+	p, path, now := onePath()
 	answers := 0
 	for end := now.Add(20 * time.Second); now.Before(end); now = now.Add(time.Millisecond) {
 		if due := p.Next(); due.IsZero() || due.After(now) {
@@ -50,11 +55,7 @@ func TestPathsLateAnswers(t *testing.T) {
 		late bool
 		want float64
 	}{{"late", true, 0}, {"never", false, 2}} {
-		now := time.Unix(0, 0)
-		p := NewPaths(PathsConfig{Random: rand.New(rand.NewPCG(1, 1))})
-		at := netip.MustParseAddrPort("192.0.2.1:6783")
-		p.SetCandidates(now, []netip.AddrPort{at})
-		path := DirectPath(at)
+		p, path, now := onePath()
 		var missed []uint64
 		probes := 0
 		for ; probes < 24; now = now.Add(time.Millisecond) {
@@ -91,19 +92,15 @@ func TestPathsLateAnswers(t *testing.T) {
 // TestPathsSlow: a path whose answers all come after they were given up has lost none, and
 // is told of as what it has become.
 func TestPathsSlow(t *testing.T) {
-	now := time.Unix(0, 0)
-	p := NewPaths(PathsConfig{Random: rand.New(rand.NewPCG(1, 1))})
-	at := netip.MustParseAddrPort("192.0.2.1:6783")
-	p.SetCandidates(now, []netip.AddrPort{at})
-	path := DirectPath(at)
+	p, path, now := onePath()
 	type answer struct {
 		at time.Time
 		id uint64
 	}
 	var answers []answer
-	back := time.Millisecond
+	back, began := time.Millisecond, now
 	for end := now.Add(3 * time.Minute); now.Before(end); now = now.Add(10 * time.Millisecond) {
-		if now.Sub(time.Unix(0, 0)) > time.Minute {
+		if now.Sub(began) > time.Minute {
 			back = 2500 * time.Millisecond
 			p.Heard(now, path) // what the peer sends goes on coming
 		}
