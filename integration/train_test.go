@@ -48,14 +48,20 @@ func TestTrainsDamaged(t *testing.T) {
 		}
 		return nil
 	})
-	damaged := s.status("b").Counters["drop_datagram_forged"]
-	if damaged == 0 {
-		t.Error("no damaged train has come to b: is one sent at all?")
-	}
+	forged := func() uint64 { return s.status("b").Counters["drop_datagram_forged"] }
+	s.eventually("a's tries have come to b damaged", func() error {
+		if n := forged(); n < 3 {
+			return fmt.Errorf("%d datagrams were damaged", n)
+		}
+		return nil
+	})
+	before := forged()
 	s.exact("a1", "b1", addrs[1], 20<<20)
 	s.exact("b1", "a1", addrs[0], 20<<20)
 	s.datagrams("a1", "b1", addrs[1], []int{1, 1200, 1472, 4000, 20000})
-	if now := s.status("b").Counters["drop_datagram_forged"]; now != damaged {
-		t.Errorf("%d datagrams were damaged by traffic", now-damaged)
+	// Traffic by trains would be damaged hundreds of times. A's tries on the path by IPv6,
+	// should it become the better one, and an end of those before are a few.
+	if n := forged() - before; n > 8 {
+		t.Errorf("%d datagrams were damaged by traffic", n)
 	}
 }
