@@ -63,8 +63,9 @@ type SwitchConfig struct {
 // with the Table of its batch. Time is any clock's nanoseconds, not negative, that
 // doesn't go back (by more than goroutines take to meet).
 type Switch struct {
-	learned *Learned
-	limit   limiter
+	learned  *Learned
+	limit    limiter
+	onlooker bool
 }
 
 // NewSwitch makes a Switch that has learned nothing, but what cfg.Learned has.
@@ -83,6 +84,10 @@ func NewSwitch(cfg SwitchConfig) *Switch {
 	s.limit.init(cfg.Seed, frames, copies)
 	return s
 }
+
+// Onlooker makes a Switch that decides of local frames as s does, with what s has learned,
+// but learns nothing and uses nothing up.
+func (s *Switch) Onlooker() *Switch { return &Switch{learned: s.learned, onlooker: true} }
 
 // Learned is the table of MACs that are no endpoint's.
 func (s *Switch) Learned() *Learned { return s.learned }
@@ -107,7 +112,7 @@ func (s *Switch) FromLocal(t *Table, now int64, vni VNI, frame, reply []byte) (D
 	if d, n, done := t.inspect(vni, &e, frame, reply); done {
 		return d, n
 	}
-	if !managed {
+	if !managed && !s.onlooker {
 		s.learned.Learn(now, vni, e.Source, 0)
 	}
 	if !e.Destination.IsGroup() {
@@ -122,8 +127,10 @@ func (s *Switch) FromLocal(t *Table, now int64, vni VNI, frame, reply []byte) (D
 	if hosts == 0 {
 		return drop(DropAlone), 0
 	}
-	if why := s.limit.allow(now, macKey(vni, e.Source), managed, hosts); why != DropNone {
-		return drop(why), 0
+	if !s.onlooker {
+		if why := s.limit.allow(now, macKey(vni, e.Source), managed, hosts); why != DropNone {
+			return drop(why), 0
+		}
 	}
 	return Decision{Verdict: Copies, Flow: flowOf(&e, frame)}, 0
 }

@@ -330,6 +330,31 @@ func TestSwitchCaps(t *testing.T) {
 	}
 }
 
+// An onlooker decides as its Switch does, and changes nothing of it.
+func TestOnlooker(t *testing.T) {
+	tb, s := scene(t, nil)
+	onlooker := s.Onlooker()
+	check := func(what string, frame []byte, want string) {
+		t.Helper()
+		for range 2000 { // more than a source may copy
+			if d, _ := onlooker.FromLocal(tb, 0, 0, frame, nil); text(d) != want {
+				t.Fatalf("%s: %s, want %s", what, text(d), want)
+			}
+		}
+	}
+	check("to an endpoint", udp4(mac(11), 1, 11, 5), "peer 2")
+	check("to nobody", udp4(mac(50), 1, 50, 5), "copies")
+	check("of a station", udp4(mac(11), 51, 11, 5), "peer 2")
+	if n := s.Learned().CountLocal(0); n != 0 {
+		t.Errorf("%d stations were learned", n)
+	}
+	if d, _ := s.FromLocal(tb, 0, 0, udp4(mac(50), 1, 50, 5), nil); text(d) != "copies" {
+		t.Errorf("the switch itself: %s", text(d))
+	}
+	s.FromPeer(tb, 0, 0, 3, udp4(Broadcast, 50, 11, 5))
+	check("to a station the switch has learned", udp4(mac(50), 1, 50, 5), "peer 3")
+}
+
 // The same records in any order, and through a shared Directory, decide alike.
 func TestTableOrderOfInput(t *testing.T) {
 	r := rand.New(rand.NewPCG(15, 16))

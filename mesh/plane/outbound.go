@@ -352,25 +352,34 @@ func (out *outbound) close() {
 		return
 	}
 	out.open = datagram{}
+	if !out.seal(&d) {
+		out.p.counters.add(dropExhausted, 1)
+		out.at = d.start
+		return
+	}
+	if d.hop == d.to {
+		out.send(d.hop, out.arena[d.start:out.at], out.now)
+		return
+	}
+	out.relay(d.hop, d.to.Peer.Short, d.flow, out.s.Table.HopLimit(d.to.Peer.ID), out.arena[d.start-transport.RelayLen:out.at], out.now)
+}
+
+// seal seals d, which ends where the arena does, under its session's next counter; false:
+// there is none left.
+func (out *outbound) seal(d *datagram) bool {
 	channel, typ := d.to.Session.Data, transport.TypeData
 	if channel.Overhead() == 0 {
 		typ = transport.TypeClear
 	}
 	counter, err := channel.Next()
 	if err != nil {
-		out.p.counters.add(dropExhausted, 1)
-		out.at = d.start
-		return
+		return false
 	}
 	header := out.arena[d.start : d.start+transport.HeaderLen]
 	transport.Header{Type: typ, Index: d.to.Session.Remote, Counter: counter}.Put(header)
 	sealed := channel.Seal(counter, header, out.arena[d.start+transport.HeaderLen:out.at])
 	out.at = d.start + transport.HeaderLen + len(sealed)
-	if d.hop == d.to {
-		out.send(d.hop, out.arena[d.start:out.at], out.now)
-		return
-	}
-	out.relay(d.hop, d.to.Peer.Short, d.flow, out.s.Table.HopLimit(d.to.Peer.ID), out.arena[d.start-transport.RelayLen:out.at], out.now)
+	return true
 }
 
 // flush sends what is built. No datagram may be open.

@@ -29,7 +29,8 @@
 // write, in which a checksum is neither computed nor verified.
 //
 // Read worker.go, outbound.go, order.go and inbound.go first, then sender.go (trains, relay headers),
-// fragment.go (frames longer than their path carries) and snapshot.go.
+// fragment.go (frames longer than their path carries), rehearsal.go (what a worker does
+// when it looks in vain) and snapshot.go.
 package plane
 
 import (

@@ -28,6 +28,7 @@ type worker struct {
 	poller    *poller
 	queue     tun.Polled // source 0; nil: none
 	out       *outbound
+	rehearsal *rehearsal
 	receivers []transport.PolledReceiver // source 1 and on
 	in        *inbound
 	ask       int // messages to ask a receiver for
@@ -72,6 +73,7 @@ func (p *Plane) newWorkers() (workers []*worker, err error) {
 			break // a worker of sockets alone
 		}
 		w.queue, w.out = queues[i], p.newOutbound(i)
+		w.rehearsal = newRehearsal(w.out)
 		if err := w.poller.add(w.queue.Descriptor(), 0); err != nil {
 			return workers, err
 		}
@@ -106,43 +108,61 @@ func (w *worker) run() error {
 		if len(ready) == 0 {
 			return context.Canceled
 		}
-		for _, r := range ready {
-			if r.source == 0 {
-				err = w.outbound(r.broken)
-			} else {
-				err = w.inbound(r.source - 1)
-			}
-			if err != nil {
-				return err
-			}
+		if err := w.serve(ready); err != nil {
+			return err
 		}
 	}
 }
 
-func (w *worker) outbound(broken bool) error {
+// serve looks at what is ready. Where nothing was, it rehearses.
+func (w *worker) serve(ready []readiness) error {
+	found := 0
+	for _, r := range ready {
+		var n int
+		var err error
+		if r.source == 0 {
+			n, err = w.outbound(r.broken)
+		} else {
+			n, err = w.inbound(r.source - 1)
+		}
+		if err != nil {
+			return err
+		}
+		found += n
+	}
+	if found == 0 && w.rehearsal != nil {
+		w.rehearsal.run()
+	}
+	return nil
+}
+
+// outbound serves the queue and returns how many frames there were.
+func (w *worker) outbound(broken bool) (int, error) {
 	n, err := w.queue.TryReadBatch(w.out.frames)
 	if err == nil && n == 0 && broken {
 		err = tun.ErrDeleted // which the kernel says to readers when it has taken it apart
 	}
 	if err != nil {
-		return w.p.readError(err)
+		return 0, w.p.readError(err)
 	}
 	if n > 0 {
+		w.rehearsal.lone = n == 1
 		w.out.turn(n)
 	}
-	return nil
+	return n, nil
 }
 
-func (w *worker) inbound(receiver int) error {
+// inbound serves a receiver and returns how many messages there were.
+func (w *worker) inbound(receiver int) (int, error) {
 	n, err := w.receivers[receiver].Try(w.in.msgs[:w.ask])
 	if err != nil {
-		return w.p.receiveError(err)
+		return 0, w.p.receiveError(err)
 	}
 	w.ask = min(max(2*n, leastAsk), len(w.in.msgs))
 	if n > 0 {
 		w.in.turn(n)
 	}
-	return nil
+	return n, nil
 }
 
 // readError is err of the device, nothing but the end of the plane when that has begun.

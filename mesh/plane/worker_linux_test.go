@@ -340,7 +340,7 @@ func TestAskGrows(t *testing.T) {
 		return min(give, len(msgs)), nil
 	}}}
 	for _, give = range []int{99, 99, 99, 99, 99, 10, 1, 0} {
-		if err := w.inbound(0); err != nil {
+		if _, err := w.inbound(0); err != nil {
 			t.Fatal(err)
 		}
 	}
