@@ -13,6 +13,9 @@ const (
 	MaxJoinUDP = 64
 )
 
+// maxExpected is how long headers may be of which it is worked out how they go on.
+const maxExpected = 128
+
 // maxPacket is the longest IP packet, its header included, in bytes.
 const maxPacket = 65535
 
@@ -40,7 +43,8 @@ type Joiner struct {
 	rest     uint64 // headerSum of an IPv4 header
 	id       uint16
 	sequence uint32
-	last     byte // FIN and PSH of the last frame
+	last     byte              // FIN and PSH of the last frame
+	next     [maxExpected]byte // headers of the frame that would follow with as much payload; from the third on
 	pieces   [MaxJoin - 1][]byte
 }
 
@@ -115,14 +119,44 @@ func (j *Joiner) begin(frame []byte, h *headers, ip int) {
 	}
 }
 
-// follow compares a frame with the first, from from on. Equal bytes have equal lengths
-// of headers, so the frame need not be parsed.
+// follow takes a frame that continues the train, from from on. Most have the headers that
+// were worked out; the last, and any in doubt, are compared field by field.
 func (j *Joiner) follow(frame []byte, from int) bool {
-	h, first := &j.head, j.first
+	h := &j.head
 	n := len(frame) - h.payload
 	if n <= 0 || n > j.size || n > j.room-j.payload || j.n >= j.most {
 		return false
 	}
+	if j.n < 2 || n < j.size || h.payload > maxExpected || !same(j.next[:], frame, from, h.payload) {
+		if !j.continues(frame, from, n) {
+			return false
+		}
+		copy(j.next[:], frame[:h.payload])
+	}
+	j.pieces[j.n-1] = frame[h.payload:]
+	j.n++
+	j.payload += n
+	if !j.closed && h.payload <= maxExpected {
+		j.expect()
+	}
+	return true
+}
+
+// expect makes of the headers of a frame in next those of the one behind it.
+func (j *Joiner) expect() {
+	h := &j.head
+	if !h.v6 {
+		putIPv4(j.next[h.l3:h.l4], h.payload-h.l3+j.size, j.id+uint16(j.n), j.rest)
+	}
+	if h.tcp {
+		binary.BigEndian.PutUint32(j.next[h.l4+tcpSequence:], j.sequence+uint32(j.payload))
+	}
+}
+
+// continues compares a frame of n bytes of payload with the first, from from on. Equal
+// bytes have equal lengths of headers, so the frame need not be parsed.
+func (j *Joiner) continues(frame []byte, from, n int) bool {
+	h, first := &j.head, j.first
 	if h.v6 {
 		if !same(first, frame, from, h.l3+ipv6Payload) ||
 			!same(first, frame, h.l3+ipv6Next, h.l4+tcpSequence) ||
@@ -155,9 +189,6 @@ func (j *Joiner) follow(frame []byte, from int) bool {
 	} else if int(binary.BigEndian.Uint16(frame[h.l4+udpLength:])) != udpLen+n {
 		return false
 	}
-	j.pieces[j.n-1] = frame[h.payload:]
-	j.n++
-	j.payload += n
 	j.closed = last
 	return true
 }
