@@ -28,8 +28,7 @@ var (
 //
 // A failed Open changes neither key, counter nor window.
 type Channel struct {
-	clear   bool
-	scratch *sync.Pool // of *scratch, shared by the session's channels
+	clear bool
 
 	seal   cipher.AEAD
 	sealIV [dataNonceLen]byte
@@ -41,20 +40,16 @@ type Channel struct {
 	openIV [dataNonceLen]byte
 	heard  atomic.Bool // something was opened
 
-	mu      sync.Mutex // guards window and checked
-	window  replayWindow
-	checked scratch // of Check
+	mu     sync.Mutex // guards window
+	window replayWindow
 }
 
-// scratch is what an AEAD behind an interface needs on the heap; pooled, so that
-// sealing and opening allocate nothing.
-type scratch struct {
+// Scratch is what an AEAD behind an interface needs on the heap. Whoever seals and opens
+// has one, so that neither allocates: the zero value is ready, for one goroutine at a time.
+type Scratch struct {
 	nonce [dataNonceLen]byte
 	tag   [TagLen]byte
 }
-
-// newScratch makes the pool that the channels of one session share.
-func newScratch() *sync.Pool { return &sync.Pool{New: func() any { return new(scratch) }} }
 
 // Format shows nothing of the keys, whatever the verb.
 func (c *Channel) Format(f fmt.State, verb rune) { fmt.Fprintf(f, "channel(%d sent)", c.Sent()) }
@@ -74,37 +69,37 @@ func (c *Channel) Overhead() int {
 	return TagLen
 }
 
-// Seal encrypts body in place and appends the tag; counter comes from Next and
-// is used once. body must have Overhead bytes of spare capacity; ad must not
-// overlap it. A clear channel returns body as it is.
-func (c *Channel) Seal(counter uint64, ad, body []byte) []byte {
+// Seal encrypts body, appends it and its tag to dst and returns that; counter comes from
+// Next and is used once. dst must have room for len(body) and Overhead bytes. It may be
+// body[:0], to seal in place; it and ad must not overlap body otherwise. What a clear
+// channel appends is body as it is.
+func (c *Channel) Seal(s *Scratch, dst []byte, counter uint64, ad, body []byte) []byte {
+	if cap(dst)-len(dst) < len(body)+c.Overhead() {
+		panic("crypto: seal: dst needs room for the body and its tag")
+	}
 	if c.clear {
-		return body
+		sealed := dst[:len(dst)+len(body)]
+		if len(body) > 0 && &sealed[len(dst)] != &body[0] {
+			copy(sealed[len(dst):], body)
+		}
+		return sealed
 	}
-	if cap(body)-len(body) < TagLen {
-		panic("crypto: seal: the tag needs 16 bytes of spare capacity behind the body")
-	}
-	s := c.scratch.Get().(*scratch)
 	dataNonce(&s.nonce, &c.sealIV, counter)
-	sealed := c.seal.Seal(body[:0], s.nonce[:], body, ad)
-	c.scratch.Put(s)
-	return sealed
+	return c.seal.Seal(dst, s.nonce[:], body, ad)
 }
 
 // Open decrypts body, tag included, in place and returns it without the tag.
 // ErrReplay or ErrAuth; then the content of body is undefined. A clear channel
 // returns body as it is and looks at no counter.
-func (c *Channel) Open(counter uint64, ad, body []byte) ([]byte, error) {
+func (c *Channel) Open(s *Scratch, counter uint64, ad, body []byte) ([]byte, error) {
 	if c.clear {
 		return body, nil
 	}
 	if !c.fresh(counter) {
 		return nil, ErrReplay
 	}
-	s := c.scratch.Get().(*scratch)
 	dataNonce(&s.nonce, &c.openIV, counter)
 	plain, err := c.open.Open(body[:0], s.nonce[:], body, ad)
-	c.scratch.Put(s)
 	if err != nil {
 		return nil, ErrAuth
 	}
@@ -115,25 +110,20 @@ func (c *Channel) Open(counter uint64, ad, body []byte) ([]byte, error) {
 }
 
 // Tag authenticates ad alone: the AEAD's tag over empty text.
-func (c *Channel) Tag(counter uint64, ad []byte) [TagLen]byte {
-	s := c.scratch.Get().(*scratch)
+func (c *Channel) Tag(s *Scratch, counter uint64, ad []byte) [TagLen]byte {
 	dataNonce(&s.nonce, &c.sealIV, counter)
 	c.seal.Seal(s.tag[:0], s.nonce[:], nil, ad)
-	tag := s.tag
-	c.scratch.Put(s)
-	return tag
+	return s.tag
 }
 
 // Check verifies what Tag made at the other end; ErrReplay or ErrAuth. There is little to
-// verify, so that the window is locked once and not twice, and what the AEAD needs is the
-// channel's own.
-func (c *Channel) Check(counter uint64, ad []byte, tag [TagLen]byte) error {
+// verify, so that the window is locked once and not twice.
+func (c *Channel) Check(s *Scratch, counter uint64, ad []byte, tag [TagLen]byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.window.fresh(counter) {
 		return ErrReplay
 	}
-	s := &c.checked
 	dataNonce(&s.nonce, &c.openIV, counter)
 	s.tag = tag
 	if _, err := c.open.Open(s.tag[:0], s.nonce[:], s.tag[:], ad); err != nil {

@@ -13,15 +13,19 @@ var sealedCiphers = []Cipher{CipherAES256GCM, CipherChaCha20Poly1305}
 func channelPair(t testing.TB, c Cipher) (a, b *Channel) {
 	t.Helper()
 	root := &schedule{root: bytes.Repeat([]byte{7}, 32)}
-	pool := newScratch()
-	a, err := newChannel(root, "test", c, true, pool)
+	a, err := newChannel(root, "test", c, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err = newChannel(root, "test", c, false, pool); err != nil {
+	if b, err = newChannel(root, "test", c, false); err != nil {
 		t.Fatal(err)
 	}
 	return a, b
+}
+
+// inPlace seals body where it stands.
+func inPlace(c *Channel, counter uint64, ad, body []byte) []byte {
+	return c.Seal(new(Scratch), body[:0], counter, ad, body)
 }
 
 // seal seals a text under the next counter.
@@ -31,7 +35,7 @@ func seal(t testing.TB, c *Channel, text []byte) (counter uint64, sealed []byte)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return counter, c.Seal(counter, nil, append(make([]byte, 0, len(text)+TagLen), text...))
+	return counter, inPlace(c, counter, nil, append(make([]byte, 0, len(text)+TagLen), text...))
 }
 
 func TestChannelFlippedBits(t *testing.T) {
@@ -39,36 +43,36 @@ func TestChannelFlippedBits(t *testing.T) {
 		a, b := channelPair(t, c)
 		ad := []byte("16 bytes of head")
 		counter, _ := a.Next()
-		sealed := a.Seal(counter, ad, append(make([]byte, 0, 64), "a frame"...))
+		sealed := inPlace(a, counter, ad, append(make([]byte, 0, 64), "a frame"...))
 		for bit := range 8 * len(sealed) {
-			if _, err := b.Open(counter, ad, flipped(sealed, bit)); err != ErrAuth {
+			if _, err := b.Open(new(Scratch), counter, ad, flipped(sealed, bit)); err != ErrAuth {
 				t.Fatalf("%v: bit %d flipped: %v", c, bit, err)
 			}
 		}
 		for bit := range 8 * len(ad) {
-			if _, err := b.Open(counter, flipped(ad, bit), bytes.Clone(sealed)); err != ErrAuth {
+			if _, err := b.Open(new(Scratch), counter, flipped(ad, bit), bytes.Clone(sealed)); err != ErrAuth {
 				t.Fatalf("%v: bit %d of the header flipped: %v", c, bit, err)
 			}
 		}
 		for n := range sealed {
-			if _, err := b.Open(counter, ad, bytes.Clone(sealed[:n])); err != ErrAuth {
+			if _, err := b.Open(new(Scratch), counter, ad, bytes.Clone(sealed[:n])); err != ErrAuth {
 				t.Fatalf("%v: cut at %d: %v", c, n, err)
 			}
 		}
-		if _, err := b.Open(counter+1, ad, bytes.Clone(sealed)); err != ErrAuth {
+		if _, err := b.Open(new(Scratch), counter+1, ad, bytes.Clone(sealed)); err != ErrAuth {
 			t.Fatalf("%v: another counter: %v", c, err)
 		}
-		if _, err := a.Open(counter, ad, bytes.Clone(sealed)); err != ErrAuth {
+		if _, err := a.Open(new(Scratch), counter, ad, bytes.Clone(sealed)); err != ErrAuth {
 			t.Fatalf("%v: reflected: %v", c, err)
 		}
 		if b.heard.Load() {
 			t.Errorf("%v: a failed open counts as heard", c)
 		}
-		plain, err := b.Open(counter, ad, bytes.Clone(sealed))
+		plain, err := b.Open(new(Scratch), counter, ad, bytes.Clone(sealed))
 		if err != nil || string(plain) != "a frame" || !b.heard.Load() {
 			t.Fatalf("%v: %q, %v", c, plain, err)
 		}
-		if _, err := b.Open(counter, ad, sealed); err != ErrReplay {
+		if _, err := b.Open(new(Scratch), counter, ad, sealed); err != ErrReplay {
 			t.Fatalf("%v: replayed: %v", c, err)
 		}
 	}
@@ -104,14 +108,14 @@ func TestChannelFailedOpensLoseNothing(t *testing.T) {
 				case 3:
 					forged = flipped(d.sealed, r.IntN(8*len(d.sealed)))
 				}
-				if _, err := b.Open(counter, nil, forged); err == nil {
+				if _, err := b.Open(new(Scratch), counter, nil, forged); err == nil {
 					t.Fatalf("%v: forged datagram opened", c)
 				}
 			}
 			if b.window != before {
 				t.Fatalf("%v: failed opens moved the window", c)
 			}
-			if _, err := b.Open(d.counter, nil, d.sealed); err != nil {
+			if _, err := b.Open(new(Scratch), d.counter, nil, d.sealed); err != nil {
 				t.Fatalf("%v: good datagram %d lost: %v", c, i, err)
 			}
 		}
@@ -130,16 +134,16 @@ func TestChannelReorder(t *testing.T) {
 	if n != ReplayWindow+1 {
 		t.Fatalf("counter %d", n)
 	}
-	if _, err := b.Open(n, nil, late); err != nil {
+	if _, err := b.Open(new(Scratch), n, nil, late); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Open(0, nil, early); err != ErrReplay {
+	if _, err := b.Open(new(Scratch), 0, nil, early); err != ErrReplay {
 		t.Errorf("older than the window: %v", err)
 	}
-	if _, err := b.Open(1, nil, bytes.Clone(second)); err != ErrReplay {
+	if _, err := b.Open(new(Scratch), 1, nil, bytes.Clone(second)); err != ErrReplay {
 		t.Errorf("just outside the window: %v", err)
 	}
-	if _, err := b.Open(2, nil, second); err != ErrAuth {
+	if _, err := b.Open(new(Scratch), 2, nil, second); err != ErrAuth {
 		t.Errorf("the last of the window is looked at: %v", err)
 	}
 }
@@ -159,12 +163,12 @@ func TestChannelExhausted(t *testing.T) {
 	if a.Sent() != maxMessages {
 		t.Errorf("%d sent", a.Sent())
 	}
-	if _, err := b.Open(n, nil, sealed); err != nil {
+	if _, err := b.Open(new(Scratch), n, nil, sealed); err != nil {
 		t.Error(err)
 	}
 	for _, far := range []uint64{maxMessages, maxMessages + 1, 1 << 63, ^uint64(0)} {
-		body := a.Seal(far, nil, make([]byte, 4, 20))
-		if _, err := b.Open(far, nil, body); err != ErrReplay {
+		body := inPlace(a, far, nil, make([]byte, 4, 20))
+		if _, err := b.Open(new(Scratch), far, nil, body); err != ErrReplay {
 			t.Errorf("counter %d is opened: %v", far, err)
 		}
 	}
@@ -176,12 +180,12 @@ func TestChannelClear(t *testing.T) {
 		t.Fatalf("overhead %d", a.Data.Overhead())
 	}
 	body := []byte("frame")
-	sealed := a.Data.Seal(0, nil, body[:5:5])
-	plain, err := b.Data.Open(0, nil, sealed)
+	sealed := inPlace(a.Data, 0, nil, body[:5:5])
+	plain, err := b.Data.Open(new(Scratch), 0, nil, sealed)
 	if err != nil || &plain[0] != &body[0] || len(plain) != 5 {
 		t.Errorf("%q, %v", plain, err)
 	}
-	if _, err := b.Data.Open(0, nil, sealed); err != nil || b.Data.window != (replayWindow{}) {
+	if _, err := b.Data.Open(new(Scratch), 0, nil, sealed); err != nil || b.Data.window != (replayWindow{}) {
 		t.Errorf("a clear channel has a window: %v", err)
 	}
 	if n, err := a.Data.Next(); n != 0 || err != nil || a.Data.Sent() != 1 {
@@ -196,7 +200,7 @@ func TestSealNeedsRoom(t *testing.T) {
 			t.Error("sealed without room for the tag")
 		}
 	}()
-	a.Seal(0, nil, make([]byte, 10, 10+TagLen-1))
+	inPlace(a, 0, nil, make([]byte, 10, 10+TagLen-1))
 }
 
 // Several goroutines seal and open at once: no counter twice, no datagram lost,
@@ -219,7 +223,7 @@ func TestChannelConcurrent(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					sealed := a.Seal(n, nil, make([]byte, 32, 48))
+					sealed := inPlace(a, n, nil, make([]byte, 32, 48))
 					queue <- datagram{n, bytes.Clone(sealed)}
 					queue <- datagram{n, sealed}
 				}
@@ -231,7 +235,7 @@ func TestChannelConcurrent(t *testing.T) {
 		for range workers {
 			receivers.Go(func() {
 				for d := range queue {
-					_, err := b.Open(d.counter, nil, d.sealed)
+					_, err := b.Open(new(Scratch), d.counter, nil, d.sealed)
 					mu.Lock()
 					switch err {
 					case nil:
@@ -255,21 +259,20 @@ func TestChannelConcurrent(t *testing.T) {
 }
 
 func TestChannelAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("sync.Pool drops at random under the race detector")
-	}
 	for _, c := range sealedCiphers {
 		a, b := channelPair(t, c)
-		ad, buf := make([]byte, 16), make([]byte, 1400, 1400+TagLen)
+		ad, text, buf := make([]byte, 16), make([]byte, 1400), make([]byte, 0, 1400+TagLen)
+		s := new(Scratch)
 		if n := testing.AllocsPerRun(2000, func() {
 			counter, _ := a.Next()
-			if _, err := b.Open(counter, ad, a.Seal(counter, ad, buf)); err != nil {
+			sealed := a.Seal(s, buf, counter, ad, text)
+			if _, err := b.Open(s, counter, ad, sealed); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := b.Open(counter, ad, buf); err != ErrReplay {
+			if _, err := b.Open(s, counter, ad, sealed); err != ErrReplay {
 				t.Fatal(err)
 			}
-			if _, err := b.Open(counter+1, ad, buf); err != ErrAuth {
+			if _, err := b.Open(s, counter+1, ad, sealed); err != ErrAuth {
 				t.Fatal(err)
 			}
 		}); n != 0 {
@@ -277,12 +280,33 @@ func TestChannelAllocations(t *testing.T) {
 		}
 		if n := testing.AllocsPerRun(2000, func() {
 			counter, _ := a.Next()
-			if err := b.Check(counter, ad, a.Tag(counter, ad)); err != nil {
+			if err := b.Check(s, counter, ad, a.Tag(s, counter, ad)); err != nil {
 				t.Fatal(err)
 			}
 		}); n != 0 {
 			t.Errorf("%v: Tag and Check allocate %v times", c, n)
 		}
+	}
+}
+
+// TestSealAside: what is sealed into other memory is what is sealed in place, behind what
+// stands there, and the text stays.
+func TestSealAside(t *testing.T) {
+	ad, text := []byte("a header"), bytes.Repeat([]byte("text"), 100)
+	for _, c := range sealedCiphers {
+		a, b := channelPair(t, c)
+		in := inPlace(a, 7, ad, append(make([]byte, 0, len(text)+TagLen), text...))
+		aside := a.Seal(new(Scratch), append(make([]byte, 0, 1000), "before"...), 7, ad, text)
+		if !bytes.Equal(aside, append([]byte("before"), in...)) || string(text[:4]) != "text" {
+			t.Errorf("%v: %x aside, %x in place", c, aside, in)
+		}
+		if plain, err := b.Open(new(Scratch), 7, ad, aside[len("before"):]); err != nil || !bytes.Equal(plain, text) {
+			t.Errorf("%v: opened %q, %v", c, plain, err)
+		}
+	}
+	a, _ := sessionPair(t, CipherNone)
+	if aside := a.Data.Seal(new(Scratch), make([]byte, 0, 1000), 7, ad, text); !bytes.Equal(aside, text) || &aside[0] == &text[0] {
+		t.Errorf("clear: %q", aside)
 	}
 }
 
@@ -295,7 +319,7 @@ func FuzzChannelOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, n uint64, ad, body []byte) {
 		_, b := channelPair(t, CipherAES256GCM)
 		genuine := n == counter && len(ad) == 0 && bytes.Equal(body, sealed)
-		_, err := b.Open(n, ad, bytes.Clone(body))
+		_, err := b.Open(new(Scratch), n, ad, bytes.Clone(body))
 		if (err == nil) != genuine {
 			t.Fatalf("%d %x %x: %v", n, ad, body, err)
 		}
@@ -314,11 +338,11 @@ func benchmarkChannels(b *testing.B, run func(b *testing.B, x, y *Channel)) {
 
 func BenchmarkSeal1400(b *testing.B) {
 	benchmarkChannels(b, func(b *testing.B, x, _ *Channel) {
-		ad, body := make([]byte, 16), make([]byte, 1400, 1400+TagLen)
+		ad, body, s := make([]byte, 16), make([]byte, 1400, 1400+TagLen), new(Scratch)
 		b.SetBytes(1400)
 		var n uint64
 		for b.Loop() {
-			x.Seal(n, ad, body)
+			x.Seal(s, body[:0], n, ad, body)
 			n++
 		}
 	})
@@ -328,10 +352,10 @@ func BenchmarkSeal1400(b *testing.B) {
 // the window starts anew after each round, so the copy of 1416 bytes is included.
 func BenchmarkOpen1400(b *testing.B) {
 	benchmarkChannels(b, func(b *testing.B, x, y *Channel) {
-		ad := make([]byte, 16)
+		ad, s := make([]byte, 16), new(Scratch)
 		ring := make([][]byte, 256)
 		for n := range ring {
-			ring[n] = x.Seal(uint64(n), ad, make([]byte, 1400, 1400+TagLen))
+			ring[n] = inPlace(x, uint64(n), ad, make([]byte, 1400, 1400+TagLen))
 		}
 		body := make([]byte, 1400+TagLen)
 		b.SetBytes(1400)
@@ -341,7 +365,7 @@ func BenchmarkOpen1400(b *testing.B) {
 				n, y.window = 0, replayWindow{}
 			}
 			copy(body, ring[n])
-			if _, err := y.Open(uint64(n), ad, body); err != nil {
+			if _, err := y.Open(s, uint64(n), ad, body); err != nil {
 				b.Fatal(err)
 			}
 			n++
@@ -351,13 +375,13 @@ func BenchmarkOpen1400(b *testing.B) {
 
 func BenchmarkHopTagAndCheck(b *testing.B) {
 	benchmarkChannels(b, func(b *testing.B, x, y *Channel) {
-		ad := make([]byte, 64)
+		ad, s := make([]byte, 64), new(Scratch)
 		var n uint64
 		for b.Loop() {
 			if n == maxMessages {
 				n, y.window = 0, replayWindow{}
 			}
-			if err := y.Check(n, ad, x.Tag(n, ad)); err != nil {
+			if err := y.Check(s, n, ad, x.Tag(s, n, ad)); err != nil {
 				b.Fatal(err)
 			}
 			n++

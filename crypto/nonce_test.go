@@ -113,7 +113,7 @@ func TestNonceLedger(t *testing.T) {
 		}
 		for range 3 {
 			n, _ := s.Hop.Next()
-			tag := s.Hop.Tag(n, nil)
+			tag := s.Hop.Tag(new(Scratch), n, nil)
 			l.add(what+" hop", append([]byte("tag"), tag[:]...))
 		}
 	}

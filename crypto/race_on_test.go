@@ -2,5 +2,5 @@
 
 package crypto
 
-// raceEnabled: sync.Pool drops at random under the race detector, so allocations mean nothing.
+// raceEnabled: the race detector makes everything slow, so that some tests try less.
 const raceEnabled = true

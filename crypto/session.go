@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"github.com/flynn/noise"
@@ -310,13 +309,12 @@ func newSession(hs *noise.HandshakeState, k1, k2 *noise.CipherState, initiator b
 		return nil, err
 	}
 	s := &Session{Cipher: data, Initiator: initiator}
-	pool := newScratch()
 	for _, c := range []struct {
 		channel **Channel
 		purpose string
 		cipher  Cipher
 	}{{&s.Data, "data", data}, {&s.Control, "probe", sealed}, {&s.Hop, "hop", sealed}} {
-		if *c.channel, err = newChannel(root, c.purpose, c.cipher, initiator, pool); err != nil {
+		if *c.channel, err = newChannel(root, c.purpose, c.cipher, initiator); err != nil {
 			return nil, err
 		}
 	}
@@ -324,8 +322,8 @@ func newSession(hs *noise.HandshakeState, k1, k2 *noise.CipherState, initiator b
 }
 
 // newChannel expands key and IV for both directions of a purpose.
-func newChannel(root *schedule, purpose string, c Cipher, initiator bool, pool *sync.Pool) (*Channel, error) {
-	ch := &Channel{scratch: pool, clear: c == CipherClear}
+func newChannel(root *schedule, purpose string, c Cipher, initiator bool) (*Channel, error) {
+	ch := &Channel{clear: c == CipherClear}
 	if ch.clear {
 		return ch, nil
 	}

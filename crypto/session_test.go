@@ -76,14 +76,14 @@ func passes(t testing.TB, from, to *Channel, text string) {
 		t.Fatal(err)
 	}
 	body := append(make([]byte, 0, len(text)+TagLen), text...)
-	sealed := from.Seal(counter, []byte("header"), body)
+	sealed := inPlace(from, counter, []byte("header"), body)
 	if len(sealed) != len(text)+from.Overhead() {
 		t.Fatalf("%d bytes sealed to %d, overhead %d", len(text), len(sealed), from.Overhead())
 	}
 	if from.Overhead() > 0 && bytes.Contains(sealed, []byte(text)) {
 		t.Fatal("sealed text can be read")
 	}
-	plain, err := to.Open(counter, []byte("header"), sealed)
+	plain, err := to.Open(new(Scratch), counter, []byte("header"), sealed)
 	if err != nil || string(plain) != text {
 		t.Fatalf("opened %q, %v", plain, err)
 	}
@@ -143,14 +143,14 @@ func TestSession(t *testing.T) {
 			}
 			for _, ends := range [][2]*Channel{{a.Hop, b.Hop}, {b.Hop, a.Hop}} {
 				n, _ := ends[0].Next()
-				tag := ends[0].Tag(n, []byte("relay header"))
-				if err := ends[1].Check(n, []byte("relay headex"), tag); err != ErrAuth {
+				tag := ends[0].Tag(new(Scratch), n, []byte("relay header"))
+				if err := ends[1].Check(new(Scratch), n, []byte("relay headex"), tag); err != ErrAuth {
 					t.Errorf("changed header: %v", err)
 				}
-				if err := ends[1].Check(n, []byte("relay header"), tag); err != nil {
+				if err := ends[1].Check(new(Scratch), n, []byte("relay header"), tag); err != nil {
 					t.Error(err)
 				}
-				if err := ends[1].Check(n, []byte("relay header"), tag); err != ErrReplay {
+				if err := ends[1].Check(new(Scratch), n, []byte("relay header"), tag); err != ErrReplay {
 					t.Errorf("replayed header: %v", err)
 				}
 			}
@@ -166,7 +166,7 @@ func TestSessionKeysApart(t *testing.T) {
 	a, b := sessionPair(t, CipherAuto)
 	seen := map[[TagLen]byte]string{}
 	for what, c := range map[string]*Channel{"a data": a.Data, "a control": a.Control, "a hop": a.Hop, "b data": b.Data, "b control": b.Control, "b hop": b.Hop} {
-		tag := c.Tag(0, nil)
+		tag := c.Tag(new(Scratch), 0, nil)
 		if other, ok := seen[tag]; ok {
 			t.Errorf("%s and %s share a key", what, other)
 		}
@@ -274,11 +274,11 @@ func TestSessionReplayedRequest(t *testing.T) {
 			t.Fatal("a used initiator finishes again")
 		}
 		counter, _ := a.Data.Next()
-		sealed := a.Data.Seal(counter, nil, make([]byte, 8, 8+TagLen))
-		if _, err := s.Data.Open(counter, nil, bytes.Clone(sealed)); err != ErrAuth {
+		sealed := inPlace(a.Data, counter, nil, make([]byte, 8, 8+TagLen))
+		if _, err := s.Data.Open(new(Scratch), counter, nil, bytes.Clone(sealed)); err != ErrAuth {
 			t.Fatalf("the replay's session opens the live one's frames: %v", err)
 		}
-		if _, err := b.Data.Open(counter, nil, sealed); err != nil {
+		if _, err := b.Data.Open(new(Scratch), counter, nil, sealed); err != nil {
 			t.Fatalf("the live session lost a frame: %v", err)
 		}
 	}

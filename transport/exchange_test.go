@@ -67,10 +67,10 @@ func talk(t *testing.T, now time.Time, from, to *exchangeEnd) {
 		t.Fatal(err)
 	}
 	ad, text := []byte("header"), []byte("a frame of some bytes")
-	sealed := s.Data.Seal(counter, ad, append(make([]byte, 0, 64), text...))
+	sealed := s.Data.Seal(new(crypto.Scratch), make([]byte, 0, 64), counter, ad, text)
 	for _, r := range to.Receiving() {
 		if r.Local == s.Remote {
-			opened, err := r.Data.Open(counter, ad, sealed)
+			opened, err := r.Data.Open(new(crypto.Scratch), counter, ad, sealed)
 			if err != nil || !bytes.Equal(opened, text) {
 				t.Fatalf("opened %q, %v", opened, err)
 			}

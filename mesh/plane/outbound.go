@@ -1,6 +1,7 @@
 package plane
 
 import (
+	"ripstop/crypto"
 	"ripstop/route"
 	"ripstop/transport"
 	"ripstop/tun"
@@ -84,7 +85,7 @@ func (p *Plane) newOutbound(queue int) *outbound {
 		replies: make([]tun.Frame, deviceBatch),
 		arena:   make([]byte, arenaSize),
 		scratch: make([]byte, tun.MaxFrame),
-		sender:  sender{p: p, msgs: make([]transport.Message, 0, arenaSize/256)},
+		sender:  sender{p: p, msgs: make([]transport.Message, 0, arenaSize/256), keys: new(crypto.Scratch)},
 	}
 	for i := range out.frames {
 		out.frames[i].Buf = make([]byte, tun.BufferSize)
@@ -377,7 +378,8 @@ func (out *outbound) seal(d *datagram) bool {
 	}
 	header := out.arena[d.start : d.start+transport.HeaderLen]
 	transport.Header{Type: typ, Index: d.to.Session.Remote, Counter: counter}.Put(header)
-	sealed := channel.Seal(counter, header, out.arena[d.start+transport.HeaderLen:out.at])
+	body := out.arena[d.start+transport.HeaderLen : out.at]
+	sealed := channel.Seal(out.keys, body[:0], counter, header, body)
 	out.at = d.start + transport.HeaderLen + len(sealed)
 	return true
 }

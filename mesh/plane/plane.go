@@ -99,9 +99,10 @@ type Plane struct {
 	toldTooBig   atomic.Int64 // plane clock plus 1: last Events.TooBig; 0: never
 
 	control struct {
-		sync.Mutex // guards msgs and the buffer behind it
+		sync.Mutex // guards the others
 		buf        []byte
 		msgs       [1]transport.Message
+		keys       crypto.Scratch
 	}
 }
 
