@@ -46,15 +46,18 @@ func TestTrainsAreCounted(t *testing.T) {
 		const payload, size, frames = 20000, 1000, 20
 		f, o := superFrame(a, b, payload, size)
 		out := a.newOutbound(0)
-		out.frames[0].Off, out.frames[0].Offload = tun.Headroom, o
-		out.frames[0].Len = copy(out.frames[0].Buf[tun.Headroom:], f)
-		out.turn(1)
+		turn := func() {
+			out.frames[0].Off, out.frames[0].Offload = tun.Headroom, o
+			out.frames[0].Len = copy(out.frames[0].Buf[tun.Headroom:], f)
+			out.turn(1)
+		}
+		turn()
 		receive(b, a, sent.msgs)
 		if n := a.Counters().All()["datagrams_out"]; n != frames {
 			t.Errorf("%d datagrams were counted that left, not %d", n, frames)
 		}
 		a.cfg.Socket = full{}
-		out.turn(1)
+		turn()
 		if n := a.Counters().All()["drop_send_error"]; n != frames {
 			t.Errorf("%d datagrams were counted that did not leave, not %d", n, frames)
 		}

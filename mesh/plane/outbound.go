@@ -29,9 +29,10 @@ const (
 
 // entry is one frame of the batch on its way to one peer.
 type entry struct {
-	frame int32 // index in frames
-	next  int32 // 1 + index in entries of the peer's next one, 0 = the last
-	flow  uint16
+	frame  int32 // index in frames
+	next   int32 // 1 + index in entries of the peer's next one, 0 = the last
+	flow   uint16
+	shared bool // other entries may be of the same frame: it must stay as it is
 }
 
 // lane is the frames of the batch for one peer, in order.
@@ -67,8 +68,9 @@ type outbound struct {
 type datagram struct {
 	to, hop *Outlet // hop is to itself when there is no relay between; nil: none is open
 	flow    uint16
-	start   int // where its header stands
-	limit   int // bytes it may have, tag included
+	start   int    // where its header stands
+	limit   int    // bytes it may have, tag included
+	aside   []byte // its body, where that stands outside the arena
 }
 
 // serves reports whether the datagram is open, and may carry a frame for to by way of hop.
@@ -129,10 +131,10 @@ func (out *outbound) classify(i int) {
 	}
 	switch d.Verdict {
 	case route.ToPeer:
-		out.push(d.Peer, i, d.Flow)
+		out.push(d.Peer, entry{frame: int32(i), flow: d.Flow})
 	case route.Copies:
 		for _, id := range out.s.Table.Copies(out.p.cfg.VNI) {
-			out.push(id, i, d.Flow)
+			out.push(id, entry{frame: int32(i), flow: d.Flow, shared: true})
 		}
 	case route.Answer:
 		reply.Off, reply.Len = tun.Headroom, length
@@ -156,13 +158,13 @@ func single(f *tun.Frame) []byte {
 	return nil
 }
 
-// push puts frame i at the end of a peer's lane.
-func (out *outbound) push(id route.PeerID, i int, flow uint16) {
+// push puts e at the end of a peer's lane.
+func (out *outbound) push(id route.PeerID, e entry) {
 	if int(id) >= len(out.lanes) {
 		out.p.counters.add(dropNoRoute, 1)
 		return
 	}
-	out.entries = append(out.entries, entry{frame: int32(i), flow: flow})
+	out.entries = append(out.entries, e)
 	n := int32(len(out.entries))
 	l := &out.lanes[id]
 	if l.head == 0 {
@@ -191,7 +193,7 @@ func (out *outbound) emit(id route.PeerID) {
 		if f.Offload == (tun.Offload{}) {
 			out.plain(to, hop, e.flow, f.Bytes(), 0)
 		} else {
-			out.unfinished(to, hop, e.flow, f)
+			out.unfinished(to, hop, e, f)
 		}
 	}
 	out.close()
@@ -247,8 +249,8 @@ func limit(to, hop *Outlet) int {
 }
 
 // unfinished takes a frame whose checksum, or whose cutting, the kernel left to us.
-func (out *outbound) unfinished(to, hop *Outlet, flow uint16, f *tun.Frame) {
-	frame := f.Bytes()
+func (out *outbound) unfinished(to, hop *Outlet, e entry, f *tun.Frame) {
+	frame, flow := f.Bytes(), e.flow
 	super, ok := offload.Parse(frame, f.Offload)
 	size := limit(to, hop) - overhead - super.HeaderLen
 	switch {
@@ -256,8 +258,10 @@ func (out *outbound) unfinished(to, hop *Outlet, flow uint16, f *tun.Frame) {
 		// One piece, finished but for its checksum, which the seal makes needless.
 		super.Normalise(frame)
 		out.plain(to, hop, flow, frame, transport.RecordPartial)
+	case ok && e.shared:
+		out.cut(to, hop, flow, frame, &super, max(size, minCut), nil)
 	case ok:
-		out.cut(to, hop, flow, frame, &super, max(size, minCut))
+		out.cut(to, hop, flow, frame, &super, max(size, minCut), f.Buf[f.Off-transport.RecordLen:])
 	case f.Offload.Type == tun.GSONone && offload.Complete(frame, f.Offload):
 		f.Offload = tun.Offload{} // its copies for other peers are finished by this, too
 		out.plain(to, hop, flow, frame, 0)
@@ -266,8 +270,10 @@ func (out *outbound) unfinished(to, hop *Outlet, flow uint16, f *tun.Frame) {
 	}
 }
 
-// cut makes one datagram of each segment of a super-frame.
-func (out *outbound) cut(to, hop *Outlet, flow uint16, frame []byte, super *offload.Super, size int) {
+// cut makes one datagram of each segment of a super-frame. room is frame with RecordLen
+// bytes in front of it, if frame is not needed any more: then the segments are laid and
+// sealed there, and not copied first.
+func (out *outbound) cut(to, hop *Outlet, flow uint16, frame []byte, super *offload.Super, size int, room []byte) {
 	longest := super.HeaderLen + super.Step(size)
 	if super.Step(size) > size {
 		// Datagrams may not be cut smaller: each is a frame longer than its path.
@@ -286,13 +292,21 @@ func (out *outbound) cut(to, hop *Outlet, flow uint16, frame []byte, super *offl
 		r.Flags |= transport.RecordTunnel
 		r.Aux = uint16(super.InnerL3())
 	}
+	head := out.scratch[:copy(out.scratch, frame[:super.HeaderLen])]
 	for i := range super.Count(size) {
 		out.close()
 		out.begin(to, hop, flow, longest)
-		n := super.Put(out.arena[out.at+transport.RecordLen:], frame, i, size)
-		r.Length = uint16(n)
-		r.Put(out.arena[out.at:])
-		out.at += transport.RecordLen + n
+		if room == nil {
+			n := super.Put(out.arena[out.at+transport.RecordLen:], frame, i, size)
+			r.Length = uint16(n)
+			r.Put(out.arena[out.at:])
+			out.at += transport.RecordLen + n
+			continue
+		}
+		from, end := super.Lay(frame, head, i, size)
+		r.Length = uint16(end - from)
+		out.open.aside = room[from : transport.RecordLen+end]
+		r.Put(out.open.aside)
 	}
 	out.close()
 }
@@ -319,7 +333,7 @@ func (out *outbound) long(to, hop *Outlet, flow uint16, frame []byte, flags tran
 	if flags&transport.RecordPartial == 0 {
 		super, ok := offload.Parse(frame, tun.Offload{})
 		if size := limit(to, hop) - overhead - super.HeaderLen; ok && !super.Whole && size >= minCut && super.Sound(frame) {
-			out.cut(to, hop, flow, frame, &super, size)
+			out.cut(to, hop, flow, frame, &super, size, nil)
 			return
 		}
 	}
@@ -378,8 +392,12 @@ func (out *outbound) seal(d *datagram) bool {
 	}
 	header := out.arena[d.start : d.start+transport.HeaderLen]
 	transport.Header{Type: typ, Index: d.to.Session.Remote, Counter: counter}.Put(header)
-	body := out.arena[d.start+transport.HeaderLen : out.at]
-	sealed := channel.Seal(out.keys, body[:0], counter, header, body)
+	dst := out.arena[d.start+transport.HeaderLen : out.at]
+	body := dst
+	if d.aside != nil {
+		body = d.aside
+	}
+	sealed := channel.Seal(out.keys, dst[:0], counter, header, body)
 	out.at = d.start + transport.HeaderLen + len(sealed)
 	return true
 }

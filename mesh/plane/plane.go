@@ -22,9 +22,10 @@
 // batch; whoever owns the truth (mesh.Node) stores a new one when something
 // changed. What is not delivered is counted under a name (Counters).
 //
-// Buffers: frames read from the device are copied once, into the datagrams of an
-// arena that stays in a core's cache, and sealed there; what lies side by side and
-// is of one length leaves as one train. A datagram received is opened in its own
+// Buffers: datagrams are built side by side in an arena that stays in a core's cache; those
+// of one length leave as one train. A frame is copied there and sealed in place. The
+// segments of a super-frame are laid in its own buffer (offload.Super.Lay) and sealed from
+// there into the arena: no copy. A datagram received is opened in its own
 // buffer and its frames are written from there: those of one train by one gathering
 // write, in which a checksum is neither computed nor verified.
 //

@@ -113,7 +113,7 @@ func TestRelayedApart(t *testing.T) {
 				to := way[0].peers[way[1].id.Name()].ID
 				out.s = way[0].snapshot.Load()
 				out.lanes = make([]lane, len(out.s.Outlets))
-				out.push(to, 0, 7) // flows whose labels are the same
+				out.push(to, entry{frame: 0, flow: 7}) // flows whose labels are the same
 				out.emit(to)
 				out.flush()
 				msgs = append(msgs, wire.msgs...)

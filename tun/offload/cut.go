@@ -28,16 +28,50 @@ func (s *Super) Count(size int) int {
 // 0. frame and dst must not overlap; frame is not changed. Padding behind the IP
 // packet is left out.
 func (s *Super) Put(dst, frame []byte, i, size int) int {
-	step := s.Step(size)
-	if i < 0 || i > s.Payload || i > 0 && i*step >= s.Payload {
+	from, n, ok := s.segment(i, size)
+	if !ok {
 		return 0
 	}
-	from := i * step
-	n := min(step, s.Payload-from)
 	_, _ = dst[s.HeaderLen+n-1], frame[s.HeaderLen+from+n-1] // slicing alone would allow up to the capacity
-	head := dst[:s.HeaderLen]
-	copy(head, frame[:s.HeaderLen])
+	copy(dst[:s.HeaderLen], frame[:s.HeaderLen])
 	copy(dst[s.HeaderLen:s.HeaderLen+n], frame[s.HeaderLen+from:s.HeaderLen+from+n])
+	s.put(dst[:s.HeaderLen], i, from, n)
+	return s.HeaderLen + n
+}
+
+// Lay is Put in the frame itself: segment i becomes frame[from:to], its headers where the
+// end of the segment before it stood, which is lost. The segments are laid in order, and
+// head is a copy of the frame's first HeaderLen bytes as they were. to is 0 when there is
+// no such segment.
+//
+//	| headers | aaaaaaa | bbbbbbb |    segment 0 | headers 0 | aaaaaaa |
+//	                                   segment 1         | headers 1 | bbbbbbb |
+func (s *Super) Lay(frame, head []byte, i, size int) (from, to int) {
+	from, n, ok := s.segment(i, size)
+	if !ok {
+		return 0, 0
+	}
+	to = from + s.HeaderLen + n
+	_, _ = head[s.HeaderLen-1], frame[to-1]
+	copy(frame[from:from+s.HeaderLen], head)
+	s.put(frame[from:from+s.HeaderLen], i, from, n)
+	return from, to
+}
+
+// segment is where the payload of segment i begins, from the frame's first payload byte
+// on, and how long it is.
+func (s *Super) segment(i, size int) (from, n int, ok bool) {
+	step := s.Step(size)
+	if i < 0 || i > s.Payload || i > 0 && i*step >= s.Payload {
+		return 0, 0, false
+	}
+	from = i * step
+	return from, min(step, s.Payload-from), true
+}
+
+// put writes what differs between the headers of segments: of segment i, whose n bytes of
+// payload begin at from.
+func (s *Super) put(head []byte, i, from, n int) {
 	if s.around.l4 != 0 {
 		s.around.put(head, i, s.HeaderLen+n)
 	}
@@ -51,7 +85,7 @@ func (s *Super) Put(dst, frame []byte, i, size int) int {
 		_ = l4[udpLen-1]
 		binary.BigEndian.PutUint16(l4[udpLength:], uint16(udpLen+n))
 		binary.BigEndian.PutUint16(l4[udpChecksum:], 0)
-		return s.HeaderLen + n
+		return
 	}
 	_ = l4[tcpLen-1]
 	binary.BigEndian.PutUint32(l4[tcpSequence:], s.sequence+uint32(from))
@@ -62,7 +96,6 @@ func (s *Super) Put(dst, frame []byte, i, size int) int {
 		l4[tcpFlags] &^= flagFIN | flagPSH
 	}
 	binary.BigEndian.PutUint16(l4[tcpChecksum:], 0)
-	return s.HeaderLen + n
 }
 
 // putIPv4 writes the fields of an IPv4 header that differ between segments, rest

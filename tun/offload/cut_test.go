@@ -15,6 +15,9 @@ func cutAll(t testing.TB, frame []byte, o tun.Offload, size int) [][]byte {
 	if !ok {
 		t.Fatalf("refused: %+v\n%x", o, frame[:min(len(frame), 120)])
 	}
+	// What Lay makes in the frame is what Put makes beside it, and it writes nowhere else.
+	laid := append(bytes.Clone(frame), 0xa5)
+	head := bytes.Clone(frame[:s.HeaderLen])
 	var train [][]byte
 	for i := range s.Count(size) {
 		dst := make([]byte, s.HeaderLen+s.Step(size))
@@ -23,6 +26,14 @@ func cutAll(t testing.TB, frame []byte, o tun.Offload, size int) [][]byte {
 			t.Fatalf("segment %d of %d: nothing", i, s.Count(size))
 		}
 		train = append(train, dst[:n])
+		behind := s.HeaderLen + i*s.Step(size)
+		rest := bytes.Clone(laid[behind:])
+		if from, to := s.Lay(laid[:len(frame)], head, i, size); !bytes.Equal(laid[from:to], dst[:n]) || !bytes.Equal(laid[behind:], rest) {
+			t.Fatalf("segment %d of %d is laid as\n%x, not\n%x", i, s.Count(size), laid[from:to], dst[:n])
+		}
+	}
+	if _, to := s.Lay(laid[:len(frame)], head, len(train), size); to != 0 {
+		t.Fatalf("a segment behind the last is laid, to %d", to)
 	}
 	if n := s.Put(make([]byte, 1<<16), frame, len(train), size); n != 0 {
 		t.Fatalf("%d bytes of a segment behind the last", n)
