@@ -49,6 +49,8 @@ type Channel struct {
 type Scratch struct {
 	nonce [dataNonceLen]byte
 	tag   [TagLen]byte
+
+	_ cpu.CacheLinePad // others' lie behind it, for other cores
 }
 
 // Format shows nothing of the keys, whatever the verb.
@@ -71,8 +73,8 @@ func (c *Channel) Overhead() int {
 
 // Seal encrypts body, appends it and its tag to dst and returns that; counter comes from
 // Next and is used once. dst must have room for len(body) and Overhead bytes. It may be
-// body[:0], to seal in place; it and ad must not overlap body otherwise. What a clear
-// channel appends is body as it is.
+// body[:0], to seal in place; apart from that dst, body and ad must not overlap. What a
+// clear channel appends is body as it is.
 func (c *Channel) Seal(s *Scratch, dst []byte, counter uint64, ad, body []byte) []byte {
 	if cap(dst)-len(dst) < len(body)+c.Overhead() {
 		panic("crypto: seal: dst needs room for the body and its tag")

@@ -60,7 +60,7 @@ func TestTrainsDamaged(t *testing.T) {
 	s.exact("b1", "a1", addrs[0], 20<<20)
 	s.datagrams("a1", "b1", addrs[1], []int{1, 1200, 1472, 4000, 20000})
 	// Traffic by trains would be damaged hundreds of times. A's tries on the path by IPv6,
-	// should it become the better one, and an end of those before are a few.
+	// should it become the better one, are three, and an end of those before as many.
 	if n := forged() - before; n > 8 {
 		t.Errorf("%d datagrams were damaged by traffic", n)
 	}

@@ -258,7 +258,7 @@ func (x *explainer) session(o *plane.Outlet) {
 	who := x.nick(o.Peer.Name)
 	switch {
 	case !s.Since.IsZero():
-		text := fmt.Sprintf("with %s, end to end: %s, keys %v old, %d datagrams sealed", who, s.Cipher, x.ago(s.Since), s.Sent)
+		text := fmt.Sprintf("with %s, end to end: %s, keys %v old, %d counters used", who, s.Cipher, x.ago(s.Since), s.Sent)
 		if !s.Confirmed {
 			x.step(api.StepSession, api.StepWarn, "", "%s; not confirmed: nothing has come under them yet", text)
 			return

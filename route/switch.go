@@ -85,8 +85,8 @@ func NewSwitch(cfg SwitchConfig) *Switch {
 	return s
 }
 
-// Onlooker makes a Switch that decides of local frames as s does, with what s has learned,
-// but learns nothing and uses nothing up.
+// Onlooker makes a Switch that decides as s does, with what s has learned, but learns
+// nothing and uses nothing up.
 func (s *Switch) Onlooker() *Switch { return &Switch{learned: s.learned, onlooker: true} }
 
 // Learned is the table of MACs that are no endpoint's.
@@ -164,7 +164,7 @@ func (s *Switch) FromPeer(t *Table, now int64, vni VNI, src PeerID, frame []byte
 			return drop(DropForgedAddress)
 		}
 	}
-	if !managed {
+	if !managed && !s.onlooker {
 		s.learned.Learn(now, vni, e.Source, src)
 	}
 	return Decision{Verdict: Deliver, Flow: flowOf(&e, frame)}

@@ -345,6 +345,8 @@ func TestOnlooker(t *testing.T) {
 	check("to an endpoint", udp4(mac(11), 1, 11, 5), "peer 2")
 	check("to nobody", udp4(mac(50), 1, 50, 5), "copies")
 	check("of a station", udp4(mac(11), 51, 11, 5), "peer 2")
+	onlooker.FromPeer(tb, 0, 0, 3, udp4(Broadcast, 52, 11, 5))
+	check("to a station that it has seen itself", udp4(mac(52), 1, 52, 5), "copies")
 	if n := s.Learned().CountLocal(0); n != 0 {
 		t.Errorf("%d stations were learned", n)
 	}

@@ -146,7 +146,7 @@ func (x *Exchange) Unconfirmed() bool { return x.current != nil && !x.current.he
 type ExchangeStatus struct {
 	Cipher    crypto.Cipher // of the session that is sent under
 	Since     time.Time     // when its keys were made; zero: there is no session
-	Sent      uint64        // datagrams sealed under it
+	Sent      uint64        // counters used under it: datagrams sealed, whether they left or not
 	Confirmed bool          // something came under it: the peer has the keys
 	Wanted    time.Time     // since when a session is wanted; zero: none is
 	Tries     int           // requests since there was an answer

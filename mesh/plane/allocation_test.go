@@ -100,12 +100,20 @@ func TestAllocations(t *testing.T) {
 			in.msgs[0].Remote = remote
 			in.turn(1)
 		}
+		super, o := superFrame(a, b, 25000, 1288) // more segments than load makes frames
 		for _, way := range []struct {
 			name string
 			run  func()
 		}{
 			{"a large frame to a neighbour", func() { load(b, 1354, 1); out.turn(1); receive(atB, sinks[0], a.addr) }},
 			{"small frames to a neighbour", func() { load(b, 100, 8); out.turn(8); receive(atB, sinks[0], a.addr) }},
+			{"a super-frame to a neighbour", func() {
+				out.frames[0].Off, out.frames[0].Offload = tun.Headroom, o
+				out.frames[0].Len = copy(out.frames[0].Buf[tun.Headroom:], super)
+				out.turn(1)
+				out.frames[0].Offload = tun.Offload{}
+				receive(atB, sinks[0], a.addr)
+			}},
 			{"a frame over a relay", func() {
 				load(c, 1200, 1)
 				out.turn(1)

@@ -42,7 +42,8 @@ type lane struct{ head, tail int32 } // 1 + index in entries
 // frame goes to, and the datagrams built of them.
 //
 //	frames ──FromLocal──▶ lanes, one a peer ──▶ arena: │relay?│header│record│frame│…│tag│ │header│…
-//	                                                    └── equal datagrams side by side: one train ──┘
+//	                          super-frames                └── equal datagrams side by side: one train ──┘
+//	                          └─▶ segments laid in place ─▶ sealed into the arena
 type outbound struct {
 	p     *Plane
 	queue int
@@ -58,7 +59,7 @@ type outbound struct {
 
 	arena   []byte
 	at      int    // end of what is built
-	scratch []byte // one segment
+	scratch []byte // one segment, or the headers of those that are laid
 	open    datagram
 	numbers uint16 // of frames that went in pieces
 	sender

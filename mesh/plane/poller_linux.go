@@ -122,7 +122,7 @@ const (
 // What has slept for some milliseconds finds nothing of its code and data near the
 // processor. Looking in vain every millisecond keeps some of it there: a ping every 10 ms
 // takes a seventh less, and costs two fifths more processor time. Going through the last
-// frame's sending then (rehearsal) saves another twelfth, for a twentieth more.
+// frame's sending then (rehearsal) saves another twelfth, for a fiftieth more.
 func (p *poller) wait() ([]readiness, error) {
 	var n int
 	var err error

@@ -6,8 +6,8 @@ import (
 	"ripstop/tun"
 )
 
-// rehearsal takes the last frame of a queue the way of a turn once more, up to the seal,
-// and lets nothing out, so that the next frame finds code, tables and keys near the
+// rehearsal takes the last frame of a queue, or what is left of it in its buffer, the way of
+// a turn once more, up to the seal, and lets nothing out, so that the next frame finds code, tables and keys near the
 // processor:
 //
 //	frames[0] ──onlooker──▶ to a peer on a direct path? ──▶ arena ──▶ seal ──▶ nothing

@@ -54,8 +54,8 @@ func sum16(b []byte) uint16 {
 
 // rowOfThree is three hosts with devices of those capabilities, the outer ones by way of the
 // middle one.
-func rowOfThree(t *testing.T, capabilities tun.Capabilities) *lab {
-	l := newLab(t, 3, crypto.CipherAuto)
+func rowOfThree(t *testing.T, policy crypto.CipherPolicy, capabilities tun.Capabilities) *lab {
+	l := newLab(t, 3, policy)
 	for _, h := range l.hosts {
 		h.device = tuntest.NewDevice(tuntest.Config{Capabilities: capabilities})
 		cfg := h.cfg
@@ -74,17 +74,19 @@ func TestSuperFrames(t *testing.T) {
 	full := tun.Capabilities{VirtioHeader: 10, Checksum: true, TCP: true, UDP: true}
 	for _, c := range []struct {
 		name         string
+		policy       crypto.CipherPolicy
 		capabilities tun.Capabilities
 		train        int
 	}{
-		{"joined", full, 64},
-		{"joined, no trains on the wire", full, 1},
-		{"checksums only", tun.Capabilities{VirtioHeader: 10, Checksum: true}, 64},
-		{"finished here", tun.Capabilities{}, 64},
+		{"joined", crypto.CipherAuto, full, 64},
+		{"joined, no cipher", crypto.CipherNone, full, 64},
+		{"joined, no trains on the wire", crypto.CipherAuto, full, 1},
+		{"checksums only", crypto.CipherAuto, tun.Capabilities{VirtioHeader: 10, Checksum: true}, 64},
+		{"finished here", crypto.CipherAuto, tun.Capabilities{}, 64},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := rowOfThree(t, c.capabilities)
+				l := rowOfThree(t, c.policy, c.capabilities)
 				a, b, d := l.hosts[0], l.hosts[1], l.hosts[2]
 				for _, h := range l.hosts {
 					for _, o := range h.outlets {
@@ -188,7 +190,7 @@ func TestTunnelledSuperFrames(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := rowOfThree(t, c.capabilities)
+				l := rowOfThree(t, crypto.CipherAuto, c.capabilities)
 				a, b, d := l.hosts[0], l.hosts[1], l.hosts[2]
 				l.publish()
 				l.run(func() {

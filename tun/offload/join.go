@@ -44,7 +44,7 @@ type Joiner struct {
 	id       uint16
 	sequence uint32
 	last     byte              // FIN and PSH of the last frame
-	next     [maxExpected]byte // headers of the frame that would follow with as much payload; from the third on
+	next     [maxExpected]byte // headers of the frame that would follow with as much payload; known when two are there
 	pieces   [MaxJoin - 1][]byte
 }
 

@@ -4,12 +4,15 @@
 //	                    HeaderLen                 Payload
 //	super-frame  | Ethernet tags | IP | TCP |aaaaaaa|bbbbbbb|ccccccc|ddd|
 //	             0               L3   L4     <-step->
-//	                        |  Parse, Count, Put             ^
+//	                        |  Parse, Count, Put or Lay      ^
 //	                        v                                |  Joiner
 //	segments     | headers 0 |aaaaaaa|      one buffer for each frame; its own
 //	             | headers 1 |bbbbbbb|      lengths, ID, IPv4 header checksum,
 //	             | headers 2 |ccccccc|      sequence number and flags; its layer 4
 //	             | headers 3 |ddd|          checksum field is 0: "partial"
+//
+// Lay makes the segments in the super-frame itself, one after the other, each over what is
+// left of the one before.
 //
 // The layer 4 checksum of a segment is not computed between hosts: the seal
 // protects the bytes. A frame whose field was set to 0 and about which the record
