@@ -14,7 +14,7 @@ import (
 
 	"ripstop/mesh"
 	"ripstop/mesh/api"
-	"ripstop/tun/attach"
+	"ripstop/mesh/runtimes"
 	"ripstop/tun/netns"
 )
 
@@ -136,85 +136,18 @@ func parseAllowAddress(s string) (text, error) {
 	return text(prefix.Masked().String()), nil
 }
 
-// cleanUpTimeout bounds what is undone after a failure, also one by Ctrl-C.
-const cleanUpTimeout = 5 * time.Second
-
-// attachNamespace reserves, makes the interface, commits and tells the neighbours.
+// attachNamespace gives a namespace its interface and shows what it is.
 func attachNamespace(ctx context.Context, in *invocation, q api.AttachRequest) error {
-	ns, err := netns.Parse(q.Netns)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	q.NetnsID.Dev, q.NetnsID.Inode = ns.ID()
-	if q.NoIPv6, err = withoutIPv6(ns); err != nil {
-		return err
-	}
 	client := in.client()
 	defer client.Close()
-	reserved, err := client.Reserve(ctx, q)
+	attached, err := runtimes.Attach(ctx, client, q)
 	if err != nil {
 		return err
 	}
-	if reserved.Existing {
-		return showAttached(ctx, in, client, reserved)
+	if attached.Untold != nil {
+		fmt.Fprintf(in.Err, "ripstop: attached, but the neighbours were not told: %v\n", attached.Untold)
 	}
-	plan, err := planOf(reserved)
-	if err != nil {
-		return err
-	}
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
-	defer cancel()
-	giveBack := func() error { return client.Cancel(late, api.CommitRequest{ID: reserved.ID}) }
-	plan.Netns = q.Netns
-	if err := attach.Plug(ctx, plan); err != nil {
-		return errors.Join(err, giveBack())
-	}
-	if r := reserved.Resolver; r != nil {
-		if err := attach.WriteResolver(plan, attach.Resolver(*r)); err != nil {
-			return errors.Join(err, attach.Unplug(plan), giveBack())
-		}
-	}
-	endpoint, err := client.Commit(ctx, api.CommitRequest{ID: reserved.ID})
-	if err != nil {
-		err = errors.Join(err, attach.Unplug(plan), giveBack())
-		if reserved.Resolver != nil {
-			err = errors.Join(err, attach.RestoreResolver(plan))
-		}
-		return err
-	}
-	if err := attach.Announce(plan); err != nil {
-		fmt.Fprintf(in.Err, "ripstop: attached, but the neighbours were not told: %v\n", err)
-	}
-	return in.printEndpoint(endpoint)
-}
-
-// planOf is the plan as package attach takes it.
-func planOf(p api.AttachPlan) (attach.Plan, error) {
-	mac, err := net.ParseMAC(p.MAC)
-	if err != nil || len(mac) != 6 {
-		return attach.Plan{}, fmt.Errorf("the daemon chose %q, which is no MAC address", p.MAC)
-	}
-	return attach.Plan{
-		Netns: p.Netns, NetnsDev: p.NetnsID.Dev, NetnsInode: p.NetnsID.Inode,
-		Interface: p.Interface, HostInterface: p.HostInterface, MAC: [6]byte(mac),
-		Addresses: p.Addresses, MTU: p.MTU, HostMTU: p.HostMTU, Routes: p.Routes,
-	}, nil
-}
-
-// showAttached prints an attachment that stood before.
-func showAttached(ctx context.Context, in *invocation, client *api.Client, plan api.AttachPlan) error {
-	status, err := client.Status(ctx)
-	if err != nil {
-		return err
-	}
-	for _, e := range status.Endpoints {
-		if e.HostPort == plan.HostInterface {
-			e.Version = api.Version
-			return in.printEndpoint(e)
-		}
-	}
-	return fmt.Errorf("%s was attached, but is so no more: try again", plan.Netns)
+	return in.printEndpoint(attached.Endpoint)
 }
 
 func (in *invocation) printEndpoint(e api.Endpoint) error {
@@ -275,21 +208,8 @@ func detachNamespace(ctx context.Context, in *invocation, arg, iface string) err
 	}
 	client := in.client()
 	defer client.Close()
-	detached, err := client.Detach(ctx, q)
-	if err != nil {
+	if err := runtimes.Detach(ctx, client, q); err != nil {
 		return err
-	}
-	plan, err := planOf(detached)
-	if err != nil {
-		return err
-	}
-	if err := attach.Unplug(plan); err != nil {
-		return err
-	}
-	if detached.Resolver != nil {
-		if err := attach.RestoreResolver(plan); err != nil {
-			return fmt.Errorf("detached, but the old resolver file is not back: %w", err)
-		}
 	}
 	return in.done()
 }

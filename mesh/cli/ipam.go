@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"ripstop/mesh/api"
-	"ripstop/tun/netns"
 )
 
 // deadlineFlag says how long an address may be waited for.
@@ -34,17 +32,6 @@ func parseSubnet(s string) (netip.Prefix, error) {
 		err = fmt.Errorf("it has host bits set, %v was meant", p.Masked())
 	}
 	return p, err
-}
-
-// withoutIPv6 reports whether a namespace gives its interfaces no IPv6, as Docker's
-// usually do.
-func withoutIPv6(ns *netns.NS) (off bool, err error) {
-	err = ns.Do(func() error {
-		b, err := os.ReadFile("/proc/sys/net/ipv6/conf/default/disable_ipv6")
-		off = err != nil || strings.TrimSpace(string(b)) != "0"
-		return nil
-	})
-	return off, err
 }
 
 const ipamText = `
