@@ -213,9 +213,7 @@ func (p *plugger) address() error {
 		return err
 	}
 	for _, a := range have {
-		addr, _ := netip.AddrFromSlice(a.IP)
-		bits, _ := a.Mask.Size()
-		if a.Scope == unix.RT_SCOPE_UNIVERSE && !want[netip.PrefixFrom(addr.Unmap(), bits)] {
+		if a.Scope == unix.RT_SCOPE_UNIVERSE && !want[prefixOf(a)] {
 			if err := netlink.AddrDel(link, &a); err != nil {
 				return err
 			}
