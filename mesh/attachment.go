@@ -19,12 +19,16 @@ import (
 	"ripstop/tun/firewall"
 )
 
-const maxAddresses = 16 // of one endpoint
+const (
+	maxAddresses = 16  // of one endpoint
+	maxOwner     = 512 // bytes
+)
 
 // attachment is an endpoint of this host, as the state directory keeps it.
 type attachment struct {
 	Plan         api.AttachPlan `json:"plan"`
 	Name         string         `json:"name,omitempty"`
+	Owner        string         `json:"owner,omitempty"` // what a runtime knows it by
 	Claim        uint64         `json:"claim"`
 	AllowMAC     []string       `json:"allow_mac,omitempty"`
 	AllowAddress []string       `json:"allow_address,omitempty"`
@@ -109,7 +113,7 @@ func (a *attachment) label() string {
 
 // attachmentFor is the attachment that q asks for, checked for sense.
 func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
-	a := attachment{Name: q.Name, AllowMAC: q.AllowMAC, AllowAddress: q.AllowAddress}
+	a := attachment{Name: q.Name, Owner: q.Owner, AllowMAC: q.AllowMAC, AllowAddress: q.AllowAddress}
 	invalid := func(format string, args ...any) (attachment, error) {
 		return attachment{}, api.Errorf(api.CodeInvalid, format, args...)
 	}
@@ -121,7 +125,10 @@ func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
 			return attachment{}, err
 		}
 	}
-	if q.Name != "" && !validName(q.Name) {
+	if len(q.Owner) > maxOwner {
+		return invalid("an owner of %d bytes, %d are the most", len(q.Owner), maxOwner)
+	}
+	if q.Name != "" && !api.ValidName(q.Name) {
 		return invalid("name %q: letters, digits, hyphens within, and dots between; 63 characters at most", q.Name)
 	}
 	if err := n.nameServices(&a, q); err != nil {
@@ -225,22 +232,4 @@ func joinPrefixes(ps []netip.Prefix) string {
 		b.WriteString(p.String())
 	}
 	return b.String()
-}
-
-// validName reports whether s can be an endpoint's name: DNS labels.
-func validName(s string) bool {
-	if len(s) == 0 || len(s) > 63 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		if strings.ContainsFunc(label, func(r rune) bool {
-			return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-')
-		}) {
-			return false
-		}
-	}
-	return true
 }

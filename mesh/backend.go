@@ -94,11 +94,11 @@ func (b *backend) Detach(_ context.Context, q api.DetachRequest) (api.AttachPlan
 		if a.Exposed || q.Interface != "" && a.Plan.Interface != q.Interface {
 			continue
 		}
-		if (q.NetnsID != api.NetnsID{}) && a.Plan.NetnsID == q.NetnsID || q.Netns != "" && a.Plan.Netns == q.Netns || q.Name != "" && a.Name == q.Name {
+		if (q.NetnsID != api.NetnsID{}) && a.Plan.NetnsID == q.NetnsID || q.Netns != "" && a.Plan.Netns == q.Netns || q.Name != "" && a.Name == q.Name || q.Owner != "" && a.Owner == q.Owner {
 			return a.Plan, n.drop(a)
 		}
 	}
-	return api.AttachPlan{}, api.Errorf(api.CodeNotFound, "%s is not attached: `ripstop status endpoints` lists what is", cmp.Or(q.Name, q.Netns, "that namespace"))
+	return api.AttachPlan{}, api.Errorf(api.CodeNotFound, "%s is not attached: `ripstop status endpoints` lists what is", cmp.Or(q.Name, q.Netns, q.Owner, "that namespace"))
 }
 
 // Expose gives the host itself addresses on the overlay.
@@ -224,7 +224,7 @@ func (n *node) endpointOf(a *attachment) api.Endpoint {
 		Name: name, MAC: a.Plan.MAC, Addresses: a.Plan.Addresses,
 		Host: n.identity.Name().String(), HostNickname: n.cfg.Nickname,
 		State: api.EndpointHere, Claim: a.Claim,
-		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns, DNS: a.DNS,
+		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns, Owner: a.Owner, DNS: a.DNS,
 		AllowMAC: a.AllowMAC, AllowAddress: a.AllowAddress,
 	}
 }

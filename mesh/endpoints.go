@@ -224,7 +224,7 @@ func reservationID() string {
 // satisfies reports whether a is what q asks for; b is what would be made of q. Chosen
 // addresses are as good as any others of the same subnets.
 func (a *attachment) satisfies(q api.AttachRequest, b *attachment) bool {
-	if q.MAC != "" && a.Plan.MAC != b.Plan.MAC || a.Name != b.Name ||
+	if q.MAC != "" && a.Plan.MAC != b.Plan.MAC || a.Name != b.Name || a.Owner != b.Owner ||
 		!slices.Equal(a.Services, b.Services) || a.DNS != b.DNS ||
 		!slices.Equal(a.AllowMAC, b.AllowMAC) || !slices.Equal(a.AllowAddress, b.AllowAddress) {
 		return false

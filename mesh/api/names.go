@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"strings"
 )
 
 // Names is everything about names.
@@ -79,6 +80,24 @@ func (a *LookupAnswer) settle() {
 type NameTarget struct {
 	Target string `json:"target"` // with the domain
 	Port   uint16 `json:"port"`
+}
+
+// ValidName reports whether s can be an endpoint's name: DNS labels.
+func ValidName(s string) bool {
+	if len(s) == 0 || len(s) > 63 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		if strings.ContainsFunc(label, func(r rune) bool {
+			return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-')
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // Resolver is what a container's resolver file is to hold.

@@ -180,6 +180,7 @@ type Endpoint struct {
 	Interface    string         `json:"interface,omitempty"`      // inside the namespace; known for those here
 	HostPort     string         `json:"host_interface,omitempty"` // on the bridge; known for those here
 	Netns        string         `json:"netns,omitempty"`
+	Owner        string         `json:"owner,omitempty"`     // as it was attached; known for those here
 	DNS          bool           `json:"dns,omitempty"`       // its resolver file was written
 	AllowMAC     []string       `json:"allow_mac,omitempty"` // opt-outs from the port rules
 	AllowAddress []string       `json:"allow_address,omitempty"`
@@ -204,6 +205,7 @@ type AttachRequest struct {
 	NetnsID      NetnsID        `json:"netns_id"`            // what it is
 	Interface    string         `json:"interface,omitempty"` // inside; empty = DefaultInterface
 	Name         string         `json:"name,omitempty"`      // endpoint's name; empty = none
+	Owner        string         `json:"owner,omitempty"`     // what a runtime knows it by, to detach it without its namespace; empty = none
 	MAC          string         `json:"mac,omitempty"`       // empty = chosen by the daemon
 	Addresses    []netip.Prefix `json:"addresses,omitempty"`
 	Subnets      []netip.Prefix `json:"subnets,omitempty"` // one address of each is chosen; without it and Addresses one of the default subnet
@@ -253,11 +255,13 @@ type CommitRequest struct {
 	ID string `json:"id"`
 }
 
-// DetachRequest names an attachment by its namespace, by its endpoint's name, or both.
+// DetachRequest names an attachment by its namespace, its endpoint's name or its owner;
+// one of them is enough.
 type DetachRequest struct {
 	NetnsID   NetnsID `json:"netns_id,omitzero"`
 	Netns     string  `json:"netns,omitempty"` // as it was named when attached, for one that is gone
 	Name      string  `json:"name,omitempty"`
+	Owner     string  `json:"owner,omitempty"`
 	Interface string  `json:"interface,omitempty"` // which, when the namespace has several
 }
 
