@@ -3,6 +3,7 @@ module ripstop
 go 1.26.0
 
 require (
+	github.com/containernetworking/cni v1.3.1
 	github.com/flynn/noise v1.1.0
 	github.com/google/nftables v0.3.0
 	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42

@@ -34,6 +34,9 @@ package api
 // Version is the version of every object here.
 const Version = 1
 
+// DefaultSocket is where a daemon answers unless it is told otherwise.
+const DefaultSocket = "/run/ripstop/ripstop.sock"
+
 // MaxBody bounds a request's body in bytes.
 const MaxBody = 1 << 20
 

@@ -1,0 +1,437 @@
+package cni
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"ripstop/mesh/api"
+	"ripstop/tun/netns"
+	"ripstop/tun/tuntest"
+)
+
+// daemon is the part of a Backend that the plug-in asks.
+type daemon struct {
+	api.Backend
+	asked   []any
+	refusal error
+	status  api.Status
+	names   api.Names
+	plan    api.AttachPlan
+}
+
+func (d *daemon) Status(context.Context) (api.Status, error) { return d.status, d.refusal }
+func (d *daemon) Names(context.Context) (api.Names, error)   { return d.names, nil }
+func (d *daemon) IPAM(context.Context) (api.IPAM, error) {
+	return api.IPAM{Range: netip.MustParsePrefix("10.32.0.0/12"), Subnet: netip.MustParsePrefix("10.32.2.0/24"), Range6: netip.MustParsePrefix("fd12::/64")}, nil
+}
+func (d *daemon) Reserve(_ context.Context, q api.AttachRequest) (api.AttachPlan, error) {
+	d.asked = append(d.asked, q)
+	return d.plan, d.refusal
+}
+func (d *daemon) Detach(_ context.Context, q api.DetachRequest) (api.AttachPlan, error) {
+	d.asked = append(d.asked, q)
+	return api.AttachPlan{HostInterface: "ripvnone", MAC: "02:00:00:00:00:01"}, d.refusal
+}
+
+// serve runs d behind a socket and returns its path.
+func serve(t *testing.T, d *daemon) string {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	server, err := api.Listen(api.ServerConfig{Socket: socket, Backend: d, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return socket
+}
+
+// environment is what a runtime sets for a container.
+func environment(verb string, more ...string) map[string]string {
+	env := map[string]string{"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/no/such/netns", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
+	for _, pair := range more {
+		name, value, _ := strings.Cut(pair, "=")
+		env[name] = value
+	}
+	return env
+}
+
+// run is one call; code is the error object's, 0 where it succeeds.
+func run(t *testing.T, env map[string]string, stdin io.Reader) (code uint, out, errOut string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	exit := Main(t.Context(), Stdio{In: stdin, Out: &stdout, Err: &stderr, LookupEnv: func(name string) (string, bool) {
+		value, set := env[name]
+		return value, set
+	}})
+	if exit == 0 {
+		return 0, stdout.String(), stderr.String()
+	}
+	var o struct {
+		CNIVersion string
+		types.Error
+	}
+	if err := json.Unmarshal(stdout.Bytes(), &o); err != nil || o.Code == 0 || o.Msg == "" || answerVersion(o.CNIVersion) != o.CNIVersion {
+		t.Fatalf("exit code %d with %q, which is no error object: %v", exit, stdout.String(), err)
+	}
+	return o.Code, stdout.String(), stderr.String()
+}
+
+// conf is a configuration with these fields beside those that every one has.
+func conf(more string) string {
+	if more != "" {
+		more = "," + more
+	}
+	return `{"cniVersion":"1.1.0","name":"pods","type":"ripstop-cni"` + more + `}`
+}
+
+func TestWithoutARuntime(t *testing.T) {
+	code, out, _ := run(t, nil, strings.NewReader(""))
+	if code != 0 || !strings.Contains(out, "ripstop help cni") || !strings.Contains(out, "[0.3.1 0.4.0 1.0.0 1.1.0]") {
+		t.Errorf("code %d: %s", code, out)
+	}
+	code, out, _ = run(t, map[string]string{"CNI_COMMAND": "VERSION"}, nil)
+	if code != 0 || out != `{"cniVersion":"1.1.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]}`+"\n" {
+		t.Errorf("VERSION: code %d: %s", code, out)
+	}
+}
+
+// TestRefusals: whatever a call gets wrong, the answer is an error object of the right
+// code that says what.
+func TestRefusals(t *testing.T) {
+	const nowhere = `"socket":"/no/such/socket"`
+	answered := `"socket":"` + serve(t, new(daemon)) + `"`
+	for _, c := range []struct {
+		env    map[string]string
+		config string
+		code   uint
+		want   string
+	}{
+		{environment("ADD"), conf(nowhere), 11, "ripstop up"},
+		{environment("ADD"), conf(answered), 8, "/no/such/netns"},
+		{environment("ADD", "CNI_NETNS=/proc/self/ns/net"), conf(answered), 8, "own network namespace"},
+		{environment("ADD", "CNI_NETNS=/dev/null"), conf(answered), 8, "not a network namespace"},
+		{environment("FLY"), conf(nowhere), 4, "CNI_COMMAND=FLY"},
+		{environment("ADD", "CNI_NETNS="), conf(nowhere), 4, "CNI_NETNS is missing"},
+		{environment("ADD", "CNI_NETNS="+strings.Repeat("x", 5000)), conf(nowhere), 4, "4096 are the most"},
+		{environment("ADD", "CNI_IFNAME=0123456789abcdef"), conf(nowhere), 4, "CNI_IFNAME"},
+		{environment("ADD", "CNI_IFNAME="), conf(nowhere), 4, "CNI_IFNAME"},
+		{environment("DEL", "CNI_CONTAINERID=../../x"), conf(nowhere), 4, "CNI_CONTAINERID"},
+		{environment("ADD", "CNI_CONTAINERID="+strings.Repeat("x", 129)), conf(nowhere), 4, "128 are the most"},
+		{environment("ADD", "CNI_ARGS=FLAVOUR=1"), conf(nowhere), 4, `\"FLAVOUR\" is unknown`},
+		{environment("ADD", "CNI_ARGS=IP"), conf(nowhere), 4, "KEY=VALUE"},
+		{environment("ADD", "CNI_ARGS=IP="+strings.Repeat("x", 5000)), conf(nowhere), 4, "4096 are the most"},
+		{environment("ADD"), "", 6, "no JSON object"},
+		{environment("ADD"), `{"cniVersion":`, 6, "no JSON object"},
+		{environment("ADD"), conf("") + "{}", 6, "no JSON object"},
+		{environment("ADD"), `{"name":"pods"}`, 1, "0.3.1, 0.4.0, 1.0.0, 1.1.0"},
+		{environment("ADD"), `{"cniVersion":"2.0.0","name":"pods","nobody":1}`, 1, "2.0.0"},
+		{environment("ADD"), `{"cniVersion":"1.0.0","name":"a/b"}`, 7, "letters, digits"},
+		{environment("ADD"), `{"cniVersion":"1.0.0","name":"` + strings.Repeat("a", 129) + `"}`, 7, "128 at most"},
+		{environment("ADD"), conf(`"isGateway":true`), 7, `unknown field \"isGateway\"; known are socket`},
+		{environment("ADD"), conf(`"ipam":{"gateway":"10.32.0.1"}`), 7, `unknown field \"gateway\"`},
+		{environment("ADD"), conf(`"ipam":{"type":"host-local"}`), 7, "chooses addresses itself"},
+		{environment("ADD"), conf(`"capabilities":{"portMappings":true}`), 7, "behind this one"},
+		{environment("ADD"), conf(`"runtimeConfig":{"bandwidth":{}}`), 7, `unknown field \"bandwidth\"`},
+		{environment("ADD"), conf(`"socket":"s"`), 7, "whole path"},
+		{environment("ADD"), conf(`"interface":"a/b"`), 7, "interface"},
+		{environment("ADD"), conf(`"mtu":"1500"`), 7, "mtu"},
+		{environment("ADD"), conf(`"mtu":-1`), 7, "mtu -1"},
+		{environment("ADD"), conf(`"ipam":{"subnet":"10.32.0.1/24"}`), 7, "without host bits"},
+		{environment("ADD"), conf(`"ipam":{"routes":[{"dst":"10.0.0.0"}]}`), 7, "prefix length"},
+		{environment("ADD"), conf(`"ipam":{"addresses":[{"address":"web"}]}`), 7, "an IP address"},
+		{environment("ADD"), conf(`"runtimeConfig":{"mac":"01:00:5e:00:53:01"}`), 7, "unicast"},
+		{environment("ADD"), conf(`"prevResult":{"cniVersion":"1.1.0","interfaces":[null]}`), 7, "null"},
+		{environment("ADD"), conf(`"prevResult":{"cniVersion":"9.9.9"}`), 7, "prevResult"},
+		{environment("ADD"), conf(`"prevResult":{"ips":"none"}`), 7, "prevResult"},
+		{environment("CHECK"), conf(nowhere), 7, "prevResult is missing"},
+		{environment("CHECK"), `{"cniVersion":"0.3.1","name":"pods"}`, 1, "CHECK came with version 0.4.0"},
+		{environment("CHECK"), conf(nowhere + `,"prevResult":{}`), 11, "ripstop up"},
+		{environment("STATUS"), `{"cniVersion":"1.0.0","name":"pods"}`, 1, "STATUS came with version 1.1.0"},
+		{environment("STATUS"), conf(nowhere), 51, "ripstop up"},
+		{environment("GC"), conf(nowhere + `,"cni.dev/valid-attachments":{}`), 7, "valid-attachments"},
+		{environment("GC"), conf(nowhere + `,"cni.dev/valid-attachments":[]`), 11, "ripstop up"},
+	} {
+		code, out, _ := run(t, c.env, strings.NewReader(c.config))
+		if code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("%s %.100s: code %d, want %d with %q: %s", c.env["CNI_COMMAND"], c.config, code, c.code, c.want, out)
+		}
+	}
+	code, out, _ := run(t, environment("GC"), strings.NewReader(strings.Repeat(" ", 2*maxConfig)))
+	if code != types.ErrInvalidNetworkConfig || !strings.Contains(out, "more than 4194304 bytes") {
+		t.Errorf("a long configuration: code %d: %s", code, out)
+	}
+}
+
+// TestDelIsForgiving: neither a missing daemon, nor a missing namespace, nor a
+// configuration that ADD would refuse stands in the way of DEL.
+func TestDelIsForgiving(t *testing.T) {
+	const nowhere = `"socket":"/no/such/socket"`
+	for _, config := range []string{
+		conf(nowhere), conf(nowhere + `,"nobody":1`), conf(nowhere + `,"mtu":"x","prevResult":7`),
+		conf(`"socket":"no path"`), conf(nowhere + `,"interface":"a/b"`),
+		conf(`"socket":"` + serve(t, &daemon{refusal: api.Errorf(api.CodeNotFound, "none")}) + `"`),
+		conf(`"socket":"` + serve(t, &daemon{refusal: api.Errorf(api.CodeStopping, "stopping")}) + `"`),
+	} {
+		for _, env := range []map[string]string{
+			environment("DEL"), environment("DEL", "CNI_NETNS="), environment("DEL", "CNI_NETNS=/dev/null"),
+			environment("DEL", "CNI_NETNS=/proc/self/ns/net"), environment("DEL", "CNI_ARGS=FLAVOUR=1"),
+		} {
+			if code, out, errOut := run(t, env, strings.NewReader(config)); code != 0 || out != "" {
+				t.Errorf("%s in %s: code %d: %s%s", config, env["CNI_NETNS"], code, out, errOut)
+			}
+		}
+	}
+	d := &daemon{refusal: errors.New("the disk is full")}
+	config := conf(`"socket":"` + serve(t, d) + `"`)
+	if code, out, _ := run(t, environment("DEL"), strings.NewReader(config)); code != types.ErrInternal || !strings.Contains(out, "the disk is full") {
+		t.Errorf("code %d: %s", code, out)
+	}
+	if want := []any{api.DetachRequest{Owner: "cni:pods/c1/eth0"}}; !reflect.DeepEqual(d.asked, want) {
+		t.Errorf("asked %+v, want %+v", d.asked, want)
+	}
+}
+
+// TestRequests: what the daemon is asked for, by configuration and arguments.
+func TestRequests(t *testing.T) {
+	d := &daemon{refusal: api.Errorf(api.CodeUnavailable, "not now")}
+	server := netip.MustParseAddr("169.254.83.53")
+	d.names = api.Names{Domain: "ripstop.internal", Address: &server}
+	socket, path := serve(t, d), namespace(t)
+	prefixes := func(texts ...string) (all []netip.Prefix) {
+		for _, text := range texts {
+			all = append(all, netip.MustParsePrefix(text))
+		}
+		return all
+	}
+	names := prefixes("169.254.83.53/32")
+	for _, c := range []struct {
+		config, args string
+		want         api.AttachRequest
+	}{
+		{"", "", api.AttachRequest{Routes: names}},
+		{`"mtu":1400,"interface":"rip0"`, "", api.AttachRequest{MTU: 1400, Interface: "rip0", Routes: names}},
+		{`"args":{"cni":{"labels":[]}},"cni.dev/new":{"a":1}`, "IgnoreUnknown=true;FLAVOUR=1;", api.AttachRequest{Routes: names}},
+		{"", "K8S_POD_NAMESPACE=Shop;K8S_POD_NAME=Web;K8S_POD_UID=1", api.AttachRequest{Name: "web.shop", Routes: names}},
+		{"", "K8S_POD_NAME=web", api.AttachRequest{Name: "web", Routes: names}},
+		{"", "K8S_POD_NAME=no_name", api.AttachRequest{Routes: names}},
+		{`"ipam":{"type":"ripstop","subnet":"10.32.2.0/24","routes":[{"dst":"10.40.1.1/16"}]}`, "", api.AttachRequest{Subnets: prefixes("10.32.2.0/24"), Routes: append(prefixes("10.40.0.0/16"), names...)}},
+		{`"ipam":{"subnet":"10.32.2.0/24","addresses":[{"address":"10.32.2.7/24"},{"address":"fd12::7"}]}`, "", api.AttachRequest{Addresses: prefixes("10.32.2.7/24", "fd12::7/64"), Routes: names}},
+		{`"ipam":{"addresses":[{"address":"10.32.2.7/24"}]}`, "IP=10.32.2.8,10.33.0.9;MAC=02:00:5E:00:53:01", api.AttachRequest{Addresses: prefixes("10.32.2.8/24", "10.33.0.9/12"), MAC: "02:00:5e:00:53:01", Routes: names}},
+		{`"capabilities":{"ips":true,"mac":true},"runtimeConfig":{"ips":["fd12::9/64"],"mac":"02:00:5e:00:53:02"}`, "IP=10.32.2.8;MAC=02:00:5e:00:53:01", api.AttachRequest{Addresses: prefixes("fd12::9/64"), MAC: "02:00:5e:00:53:02"}},
+	} {
+		d.asked = nil
+		config := `"socket":"` + socket + `"`
+		if c.config != "" {
+			config += "," + c.config
+		}
+		code, out, errOut := run(t, environment("ADD", "CNI_NETNS="+path, "CNI_ARGS="+c.args), strings.NewReader(conf(config)))
+		if code != types.ErrTryAgainLater || !strings.Contains(out, "not now") || len(d.asked) != 1 {
+			t.Fatalf("%s: code %d: %s", c.config, code, out)
+		}
+		if noted := strings.Contains(errOut, "no_name"); noted != strings.Contains(c.args, "no_name") {
+			t.Errorf("%s: stderr %q", c.args, errOut)
+		}
+		got := d.asked[0].(api.AttachRequest)
+		c.want.Netns, c.want.NetnsID, c.want.NoIPv6 = path, got.NetnsID, got.NoIPv6
+		c.want.Owner = "cni:pods/c1/eth0"
+		if c.want.Interface == "" {
+			c.want.Interface = "eth0"
+		}
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s %s:\n got %+v\nwant %+v", c.config, c.args, got, c.want)
+		}
+	}
+	for code, want := range map[api.Code]uint{api.CodeInvalid: 7, api.CodeConflict: 101, api.CodeUnsupported: 50, api.CodeStopping: 11, api.CodeInternal: 999} {
+		d.refusal = api.Errorf(code, "no")
+		if got, out, _ := run(t, environment("ADD", "CNI_NETNS="+path), strings.NewReader(conf(`"socket":"`+socket+`"`))); got != want {
+			t.Errorf("%s: code %d, want %d: %s", code, got, want, out)
+		}
+	}
+}
+
+// namespace makes one and returns its path.
+func namespace(t *testing.T) string {
+	t.Helper()
+	tuntest.NeedRoot(t)
+	dir := t.TempDir()
+	ns, err := netns.NewNamed(dir, "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ns.Close()
+		if err := netns.Delete(dir, "c1"); err != nil {
+			t.Error(err)
+		}
+	})
+	return filepath.Join(dir, "c1")
+}
+
+// standing is a daemon with an attachment of that namespace.
+func standing(path string) *daemon {
+	plan := api.AttachPlan{Netns: path, Interface: "eth0", HostInterface: "ripv0011223344", MAC: "02:00:5e:00:53:01", MTU: 1500, HostMTU: 65535, Existing: true,
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.32.0.1/12"), netip.MustParsePrefix("fd12::1/64")}, Routes: []netip.Prefix{netip.MustParsePrefix("169.254.83.53/32")}}
+	server := netip.MustParseAddr("169.254.83.53")
+	return &daemon{
+		plan:  plan,
+		names: api.Names{Domain: "ripstop.internal", Address: &server, Search: []string{"lab.example"}},
+		status: api.Status{Endpoints: []api.Endpoint{{Owner: "cni:pods/c1/eth0", State: api.EndpointHere, MAC: plan.MAC,
+			Addresses: plan.Addresses, Interface: plan.Interface, HostPort: plan.HostInterface}}},
+	}
+}
+
+// TestResults: the result in every version, alone and behind another plug-in.
+func TestResults(t *testing.T) {
+	path := namespace(t)
+	socket := serve(t, standing(path))
+	const dns = `"dns":{"domain":"ripstop.internal","nameservers":["169.254.83.53"],"search":["ripstop.internal","lab.example"]}`
+	add := func(version, more, want string) {
+		t.Helper()
+		config := fmt.Sprintf(`{"cniVersion":%q,"name":"pods","type":"ripstop-cni","socket":%q%s}`, version, socket, strings.ReplaceAll(more, "PATH", path))
+		code, out, errOut := run(t, environment("ADD", "CNI_NETNS="+path), strings.NewReader(config))
+		var got, wanted any
+		if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 || errOut != "" {
+			t.Fatalf("version %s: code %d, %v: %s%s", version, code, err, out, errOut)
+		}
+		if err := json.Unmarshal([]byte(strings.ReplaceAll(want, "PATH", path)), &wanted); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, wanted) {
+			t.Errorf("version %s%s:\n got %s\nwant %s", version, more, out, want)
+		}
+	}
+	for _, v := range []string{"0.3.1", "0.4.0"} {
+		add(v, "", `{"cniVersion":"`+v+`","interfaces":[{"name":"ripv0011223344"},{"name":"eth0","mac":"02:00:5e:00:53:01","sandbox":"PATH"}],
+			"ips":[{"version":"4","interface":1,"address":"10.32.0.1/12"},{"version":"6","interface":1,"address":"fd12::1/64"}],
+			"routes":[{"dst":"169.254.83.53/32"}],`+dns+`}`)
+	}
+	for _, v := range []string{"1.0.0", "1.1.0"} {
+		add(v, "", `{"cniVersion":"`+v+`","interfaces":[{"name":"ripv0011223344"},{"name":"eth0","mac":"02:00:5e:00:53:01","mtu":1500,"sandbox":"PATH"}],
+			"ips":[{"interface":1,"address":"10.32.0.1/12"},{"interface":1,"address":"fd12::1/64"}],
+			"routes":[{"dst":"169.254.83.53/32"}],`+dns+`}`)
+		add(v, `,"dns":{"nameservers":["192.0.2.1"]},"prevResult":{"cniVersion":"`+v+`","interfaces":[{"name":"eth0","sandbox":"PATH"}],"ips":[{"interface":0,"address":"192.0.2.9/24","gateway":"192.0.2.1"}],"routes":[{"dst":"0.0.0.0/0"}]}`,
+			`{"cniVersion":"`+v+`","interfaces":[{"name":"eth0","sandbox":"PATH"},{"name":"ripv0011223344"},{"name":"eth0","mac":"02:00:5e:00:53:01","mtu":1500,"sandbox":"PATH"}],
+			"ips":[{"interface":0,"address":"192.0.2.9/24","gateway":"192.0.2.1"},{"interface":2,"address":"10.32.0.1/12"},{"interface":2,"address":"fd12::1/64"}],
+			"routes":[{"dst":"0.0.0.0/0"},{"dst":"169.254.83.53/32"}],"dns":{"nameservers":["192.0.2.1"]}}`)
+	}
+	add("0.3.1", `,"prevResult":{"ips":[{"version":"4","address":"192.0.2.9/24"}],"dns":{"domain":"before.example"}}`,
+		`{"cniVersion":"0.3.1","interfaces":[{"name":"ripv0011223344"},{"name":"eth0","mac":"02:00:5e:00:53:01","sandbox":"PATH"}],
+		"ips":[{"version":"4","address":"192.0.2.9/24"},{"version":"4","interface":1,"address":"10.32.0.1/12"},{"version":"6","interface":1,"address":"fd12::1/64"}],
+		"routes":[{"dst":"169.254.83.53/32"}],"dns":{"domain":"before.example"}}`)
+}
+
+// TestCheckOfWhatIsKnown: what the daemon says of an attachment, before its namespace is
+// looked at.
+func TestCheckOfWhatIsKnown(t *testing.T) {
+	path := namespace(t)
+	for _, c := range []struct {
+		change func(*api.Endpoint)
+		code   uint
+		want   string
+	}{
+		{func(e *api.Endpoint) { e.Owner = "cni:pods/c2/eth0" }, 3, "not attached to network pods"},
+		{func(e *api.Endpoint) { e.State = api.EndpointFenced }, 100, "fenced"},
+		{func(*api.Endpoint) {}, 100, "no interface eth0"},
+	} {
+		d := standing(path)
+		c.change(&d.status.Endpoints[0])
+		config := conf(`"prevResult":{"cniVersion":"1.1.0"},"socket":"` + serve(t, d) + `"`)
+		if code, out, _ := run(t, environment("CHECK", "CNI_NETNS="+path), strings.NewReader(config)); code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("code %d, want %d with %q: %s", code, c.code, c.want, out)
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	bridge := func(i api.IPAM) *daemon { return &daemon{status: api.Status{Bridge: "ripstop", IPAM: &i}} }
+	for _, c := range []struct {
+		d    *daemon
+		code uint
+		want string
+	}{
+		{bridge(api.IPAM{Map: "00112233"}), 0, ""},
+		{bridge(api.IPAM{Waiting: "there is no address map yet"}), 0, ""}, // asking for an address makes it
+		{bridge(api.IPAM{Map: "00112233", Waiting: "this host has left the network"}), 50, "this host has left"},
+		{bridge(api.IPAM{SaveError: "no space left"}), 50, "no space left"},
+		{&daemon{status: api.Status{Mode: "routed"}}, 50, "--mode bridge"},
+		{&daemon{refusal: errors.New("a bug")}, 999, "a bug"},
+	} {
+		code, out, _ := run(t, environment("STATUS"), strings.NewReader(conf(`"socket":"`+serve(t, c.d)+`"`)))
+		if code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("code %d, want %d with %q: %s", code, c.code, c.want, out)
+		}
+	}
+}
+
+// TestCollect: only what this network's runtime attached and has forgotten is detached.
+func TestCollect(t *testing.T) {
+	d := new(daemon)
+	for _, owner := range []string{"", "cni:pods/c1/eth0", "cni:pods/c1/eth1", "cni:pods/c2/eth0", "cni:pods2/c2/eth0", "docker:c2"} {
+		d.status.Endpoints = append(d.status.Endpoints, api.Endpoint{Owner: owner})
+	}
+	socket := serve(t, d)
+	const valid = `[{"containerID":"c1","ifname":"eth1"},{"containerID":"c9","ifname":"eth0"}]`
+	first, second, third := api.DetachRequest{Owner: "cni:pods/c1/eth0"}, api.DetachRequest{Owner: "cni:pods/c1/eth1"}, api.DetachRequest{Owner: "cni:pods/c2/eth0"}
+	for said, want := range map[string][]any{
+		`,"cni.dev/valid-attachments":` + valid: {first, third},
+		`,"cni.dev/attachments":` + valid:       {first, third},
+		`,"cni.dev/valid-attachments":null`:     {first, second, third}, // a Go program's empty list
+		``:                                      nil,
+	} {
+		d.asked = nil
+		code, out, errOut := run(t, environment("GC"), strings.NewReader(conf(`"socket":"`+socket+`"`+said)))
+		if code != 0 || out != "" || (errOut == "") != (said != "") {
+			t.Errorf("%s: code %d: %s%s", said, code, out, errOut)
+		}
+		if !reflect.DeepEqual(d.asked, want) {
+			t.Errorf("%s: asked %+v, want %+v", said, d.asked, want)
+		}
+	}
+}
+
+// FuzzConfig: no input makes the plug-in panic, and a configuration that is accepted can
+// be answered in its version.
+func FuzzConfig(f *testing.F) {
+	f.Add(conf(`"mtu":1400,"ipam":{"subnet":"10.32.2.0/24","addresses":[{"address":"10.32.2.7/24"}],"routes":[{"dst":"10.40.0.0/16"}]}`), "IP=10.32.2.8;MAC=02:00:5e:00:53:01")
+	f.Add(conf(`"prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0"},null],"ips":[{"interface":7,"address":"192.0.2.9/24"}],"routes":[null]}`), "IgnoreUnknown=1;K8S_POD_NAME=web;K8S_POD_NAMESPACE=shop")
+	f.Add(`{"cniVersion":"0.3.1","name":"a","prevResult":{"ips":[{"version":"4","address":"192.0.2.9/24"}],"routes":[{"dst":"0.0.0.0/0","gw":"192.0.2.1"}],"dns":{}}}`, ";;=")
+	f.Add(conf(`"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}],"capabilities":{"ips":true},"runtimeConfig":{"ips":["::1"]}`), "")
+	f.Fuzz(func(t *testing.T, config, args string) {
+		parseArguments(args)
+		parseConfig([]byte(config), true)
+		c, err := parseConfig([]byte(config), false)
+		if err != nil {
+			return
+		}
+		c.IPAM.subnets()
+		c.IPAM.routes()
+		r, err := c.previous()
+		if err != nil {
+			return
+		}
+		call := call{Stdio: Stdio{Out: io.Discard}, version: c.CNIVersion}
+		if err := call.print(extend(r, standing("/n").plan, "/n", types.DNS{})); err != nil {
+			t.Errorf("an accepted configuration has no answer: %v", err)
+		}
+	})
+}

@@ -1,0 +1,56 @@
+package cni
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"ripstop/mesh/api"
+)
+
+// extend adds an attachment to the result of the plug-in before; nil: there is none. The
+// host's end of the interface comes first, then the container's, which has the addresses.
+func extend(r *types100.Result, plan api.AttachPlan, netns string, dns types.DNS) *types100.Result {
+	if r == nil {
+		r = new(types100.Result)
+	}
+	r.CNIVersion = types100.ImplementedSpecVersion
+	r.Interfaces = append(r.Interfaces,
+		&types100.Interface{Name: plan.HostInterface},
+		&types100.Interface{Name: plan.Interface, Mac: plan.MAC, Mtu: plan.MTU, Sandbox: netns})
+	for _, p := range plan.Addresses {
+		r.IPs = append(r.IPs, &types100.IPConfig{Interface: types100.Int(len(r.Interfaces) - 1), Address: ipNet(p)})
+	}
+	for _, p := range plan.Routes {
+		r.Routes = append(r.Routes, &types.Route{Dst: ipNet(p)})
+	}
+	if r.DNS.IsEmpty() {
+		r.DNS = dns
+	}
+	return r
+}
+
+// ipNet is a prefix as the protocol's package has it, host bits kept.
+func ipNet(p netip.Prefix) net.IPNet {
+	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// print answers with a result in the call's version.
+func (c *call) print(r *types100.Result) error {
+	converted, err := r.GetAsVersion(c.version)
+	if err != nil {
+		return err
+	}
+	return printJSON(c.Out, converted)
+}
+
+// printJSON writes one object.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
