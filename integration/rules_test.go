@@ -66,6 +66,8 @@ var foreign = map[string][]string{
 	"github.com/google/nftables/...":  {"tun/firewall"},
 	"github.com/miekg/dns":            {"mesh/dns"},
 	"github.com/spf13/pflag":          {"mesh/cli"},
+
+	"github.com/containernetworking/cni/...": {"mesh/runtimes/cni"},
 }
 
 // topLevel is everything that may stand at the top of the tree.

@@ -8,6 +8,8 @@
 //	     doctor ────────────────────────┤──► api.Client where a daemon answers, and this host
 //	     secret, completion, demo, … ───┘    no daemon needed
 //
+//	ripstop-cni ──────────────────────────► runtimes/cni: the same program by another name
+//
 // What scripts hold on to: data goes to stdout, everything else to stderr; --json
 // prints one object with "version": 1; the exit code is one of the constants here;
 // misuse is two lines on stderr. A flag beats its RIPSTOP_ variable, that beats what
@@ -22,10 +24,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"ripstop/mesh"
 	"ripstop/mesh/api"
+	"ripstop/mesh/runtimes/cni"
 )
 
 // The exit codes.
@@ -47,14 +51,17 @@ type Stdio struct {
 
 // DefaultSocket and DefaultState are where a daemon keeps its socket and its state.
 const (
-	DefaultSocket = "/run/ripstop/ripstop.sock"
+	DefaultSocket = api.DefaultSocket
 	DefaultState  = "/var/lib/ripstop"
 )
 
-// Main runs the program with args, the program's name not among them, and returns
-// the exit code. When ctx ends the command ends.
+// Main runs the program with args, of which the first is the name it was called by, and
+// returns the exit code. When ctx ends the command ends.
 func Main(ctx context.Context, args []string, stdio Stdio) int {
-	err := dispatch(ctx, args, stdio)
+	if filepath.Base(args[0]) == cni.Program {
+		return cni.Main(ctx, cni.Stdio(stdio))
+	}
+	err := dispatch(ctx, args[1:], stdio)
 	if err == nil {
 		return ExitOK
 	}

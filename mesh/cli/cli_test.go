@@ -93,7 +93,7 @@ func serve(t *testing.T, d *daemon) func(args ...string) (code int, out, errOut 
 	serveAt(t, socket, d)
 	return func(args ...string) (int, string, string) {
 		var out, errOut bytes.Buffer
-		code := Main(t.Context(), append([]string{"--socket", socket}, args...), Stdio{
+		code := Main(t.Context(), append([]string{"ripstop", "--socket", socket}, args...), Stdio{
 			In: strings.NewReader("no\n"), Out: &out, Err: &errOut,
 			LookupEnv: func(string) (string, bool) { return "", false },
 		})

@@ -45,7 +45,7 @@ func commands() []command {
 		upCommand(), stopCommand(), resetCommand(),
 		secretCommand(),
 		connectCommand(), forgetCommand(),
-		attachCommand(), detachCommand(), exposeCommand(), hideCommand(),
+		attachCommand(), detachCommand(), exposeCommand(), hideCommand(), cniCommand(),
 		ipamCommand(), leaveCommand(), rmpeerCommand(),
 		dnsCommand(),
 		statusCommand(), explainCommand(), doctorCommand(), demoCommand(), completionCommand(), versionCommand(),

@@ -33,7 +33,7 @@ func TestSecretIsPrivate(t *testing.T) {
 				t.Fatal(err)
 			}
 			none := func(string) (string, bool) { return "", false }
-			if code := Main(t.Context(), []string{"secret", "new"}, Stdio{Out: f, Err: os.Stderr, LookupEnv: none}); code != ExitOK {
+			if code := Main(t.Context(), []string{"ripstop", "secret", "new"}, Stdio{Out: f, Err: os.Stderr, LookupEnv: none}); code != ExitOK {
 				t.Fatalf("exit code %d", code)
 			}
 			info, err := f.Stat()

@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"ripstop/mesh/runtimes/cni"
+)
+
+const cniText = `
+Makes this program the CNI plug-in ` + cni.Program + ` of container runtimes: containerd, CRI-O, Nomad,
+Podman where it is set to CNI. It is the same file under another name.
+
+  install   make the link in --bin-dir and write the network's configuration into --conf-dir
+  remove    take both away; detach nothing
+
+A runtime then gives each container an interface on the network, with an address that ripstop
+chooses: no other plug-in is asked for one. A container is found by its name, a pod as POD.NAMESPACE,
+where the runtime tells it. The daemon has to run on the host, and the runtime in the host's own
+network namespace. Fields of the configuration, all optional:
+
+  socket      path of the daemon's socket
+  mtu         largest packet of the containers, in bytes (default the network's)
+  interface   name of the interface inside (default as the runtime says); needed behind another
+              plug-in that has made that one
+  ipam        "subnet": "10.32.2.0/24"                      choose addresses out of this part
+              "addresses": [{"address": "10.32.2.7/24"}]    these
+              "routes": [{"dst": "10.40.0.0/16"}]           reached through the interface, too
+  dns         what containers are told in place of ripstop's name server
+
+The capabilities ips and mac, and IP and MAC in CNI_ARGS, choose for one container. There is no
+gateway: a container that is to reach more than the network gets another interface too. Other
+plug-ins may stand in front, or behind.
+
+Examples:
+  ripstop cni install
+  ripstop cni install --bin-dir /usr/lib/cni --name pods
+  ripstop cni remove`
+
+// cniVerbs are what the first argument may be.
+var cniVerbs = []string{"install", "remove"}
+
+func cniCommand() command {
+	return command{
+		name: "cni", args: strings.Join(cniVerbs, "|") + " [flags]", words: cniVerbs, short: "be the CNI plug-in of container runtimes", client: true, text: cniText,
+		setup: func(flags *pflag.FlagSet) action {
+			var i cni.Installation
+			flags.StringVar(&i.BinDir, "bin-dir", cni.DefaultBinDir, "`DIR` where the runtime looks for plug-ins")
+			flags.StringVar(&i.ConfDir, "conf-dir", cni.DefaultConfDir, "`DIR` where it looks for networks")
+			flags.StringVar(&i.Network, "name", cni.DefaultNetwork, "`NAME` what the runtime is to call the network")
+			return func(_ context.Context, in *invocation, args []string) error {
+				if len(args) == 0 {
+					return misuse("cni does what? It is install or remove")
+				}
+				if err := oneOf("cni", args[0], cniVerbs...); err != nil {
+					return err
+				}
+				if err := noArguments(args[1:]); err != nil {
+					return err
+				}
+				if err := i.Check(); err != nil {
+					return misuse("--name: %v", err)
+				}
+				i.Socket = in.socket
+				if args[0] == "install" {
+					return installCNI(in, i)
+				}
+				if err := i.Remove(); err != nil {
+					return err
+				}
+				return in.done()
+			}
+		},
+	}
+}
+
+// installed is what `cni install --json` prints.
+type installed struct {
+	versioned
+	Plugin        string `json:"plugin"`        // path
+	Configuration string `json:"configuration"` // path
+}
+
+func installCNI(in *invocation, i cni.Installation) (err error) {
+	if i.Program, err = os.Executable(); err != nil {
+		return err
+	}
+	if err := i.Make(); err != nil {
+		return err
+	}
+	if in.json {
+		return printJSON(in.Out, installed{head(), i.Link(), i.Conf()})
+	}
+	_, err = fmt.Fprintf(in.Out, "%s\n%s\n", i.Link(), i.Conf())
+	return err
+}

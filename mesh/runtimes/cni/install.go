@@ -1,0 +1,121 @@
+package cni
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/pkg/utils"
+
+	"ripstop/mesh/api"
+)
+
+// Where runtimes look unless they are told otherwise.
+const (
+	DefaultBinDir  = "/opt/cni/bin"
+	DefaultConfDir = "/etc/cni/net.d"
+	DefaultNetwork = "ripstop"
+)
+
+// Installation says what is installed where.
+type Installation struct {
+	Program string // path of ripstop
+	BinDir  string // for the link to it
+	ConfDir string // for the network's configuration
+	Network string // its name
+	Socket  string // of the daemon
+}
+
+// listed is a network's configuration as its file has it. Runtimes that know cniVersions
+// take the highest one that they speak too.
+type listed struct {
+	CNIVersion  string   `json:"cniVersion"`
+	CNIVersions []string `json:"cniVersions"`
+	Name        string   `json:"name"`
+	Plugins     []plugin `json:"plugins"`
+}
+
+type plugin struct {
+	Type         string          `json:"type"`
+	Socket       string          `json:"socket,omitempty"`
+	Capabilities map[string]bool `json:"capabilities"`
+}
+
+// Link is the path of the plug-in.
+func (i Installation) Link() string { return filepath.Join(i.BinDir, Program) }
+
+// Conf is the path of the configuration.
+func (i Installation) Conf() string { return filepath.Join(i.ConfDir, "10-"+i.Network+".conflist") }
+
+// Check refuses a network that runtimes would not take.
+func (i Installation) Check() error {
+	if utils.ValidateNetworkName(i.Network) != nil || len(i.Network) > maxName {
+		return fmt.Errorf("network %.200q: letters, digits, dots, hyphens and underscores, %d at most", i.Network, maxName)
+	}
+	return nil
+}
+
+// Make makes the link and then the configuration, since a runtime that finds one takes
+// the network for ready. What is there by these names is replaced.
+func (i Installation) Make() error {
+	text, err := i.network()
+	if err == nil {
+		err = replace(i.Link(), func(path string) error { return os.Symlink(i.Program, path) })
+	}
+	if err == nil {
+		err = replace(i.Conf(), func(path string) error { return os.WriteFile(path, text, 0o644) })
+	}
+	if err != nil {
+		return fmt.Errorf("cni: install: %w", err)
+	}
+	return nil
+}
+
+// Remove takes both away, the configuration first. What is not there is no error.
+func (i Installation) Remove() error {
+	for _, path := range []string{i.Conf(), i.Link()} {
+		if err := os.Remove(path); err != nil && !gone(err) {
+			return fmt.Errorf("cni: remove: %w", err)
+		}
+	}
+	return nil
+}
+
+// network is the text of the configuration.
+func (i Installation) network() ([]byte, error) {
+	p := plugin{Type: Program, Capabilities: make(map[string]bool)}
+	for _, name := range capabilities {
+		p.Capabilities[name] = true
+	}
+	if i.Socket != api.DefaultSocket {
+		var err error
+		if p.Socket, err = filepath.Abs(i.Socket); err != nil {
+			return nil, err
+		}
+	}
+	var text bytes.Buffer
+	err := printJSON(&text, listed{CNIVersion: "1.0.0", CNIVersions: versions.SupportedVersions(), Name: i.Network, Plugins: []plugin{p}})
+	return text.Bytes(), err
+}
+
+// replace makes a file beside path and then gives it that name, so that nobody finds
+// half of it. Its directory is made when it is missing.
+func replace(path string, write func(path string) error) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	// A name that no runtime takes for a configuration.
+	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	if err := os.Remove(fresh); err != nil && !gone(err) {
+		return err
+	}
+	err := write(fresh)
+	if err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
+		os.Remove(fresh)
+	}
+	return err
+}
