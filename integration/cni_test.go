@@ -195,6 +195,24 @@ func TestCNI(t *testing.T) {
 		t.Errorf("interfaces after GC: %v", got)
 	}
 
+	// Behind another plug-in the interface has a name of its own, and the result grows.
+	chain := map[string]any{"interface": "rip1", "prevResult": map[string]any{"cniVersion": "1.1.0", "interfaces": []types100.Interface{{Name: "rip0"}}}}
+	a2 := s.Container("a2")
+	chained := a.must("ADD", "c3", a2.Netns(), chain)
+	var whole types100.Result
+	if err := json.Unmarshal(chained, &whole); err != nil || len(whole.Interfaces) != 3 || whole.Interfaces[0].Name != "rip0" || whole.Interfaces[2].Name != "rip1" || *whole.IPs[0].Interface != 2 {
+		t.Errorf("%v: %s", err, chained)
+	}
+	chain["prevResult"] = json.RawMessage(chained)
+	a.must("CHECK", "c3", a2.Netns(), chain)
+	a.must("DEL", "c3", a2.Netns(), chain)
+	for _, taken := range []string{"lo", "rip0"} { // by the kernel, and by hand
+		a.refused(101, "ADD", "c4", a2.Netns(), map[string]any{"interface": taken})
+	}
+	if got := s.interfaces("a2"); !slices.Equal(got, []string{"rip0"}) {
+		t.Errorf("interfaces after a chain: %v", got)
+	}
+
 	// Owners are kept over restarts.
 	if err := s.Host("a").Daemon().Kill(); err != nil {
 		t.Fatal(err)

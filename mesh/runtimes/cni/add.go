@@ -69,8 +69,8 @@ func (c *call) request(ctx context.Context) (q api.AttachRequest, dns types.DNS,
 	return q, dns, nil
 }
 
-// name is the endpoint's; none where the container's cannot be one, for no container is
-// to fail by its name.
+// name is the endpoint's; none where the container's cannot be one, since whoever named
+// it did not know that it would be.
 func (c *call) name() string {
 	name := strings.ToLower(c.args.name)
 	if name != "" && !api.ValidName(name) {

@@ -35,6 +35,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -79,7 +80,7 @@ var verbs = map[string]verb{
 
 const about = `This is ripstop as a CNI plug-in. Container runtimes call it; people install it by
 ` + "`ripstop cni install`" + `, and read more by ` + "`ripstop help cni`" + `.
-It speaks the versions %v.
+It speaks the versions %s.
 `
 
 // Main answers one call of a runtime and returns the exit code.
@@ -106,7 +107,7 @@ func (c *call) answer(ctx context.Context) error {
 	name, _ := c.LookupEnv("CNI_COMMAND")
 	switch name {
 	case "":
-		_, err := fmt.Fprintf(c.Out, about, versions.SupportedVersions())
+		_, err := fmt.Fprintf(c.Out, about, strings.Join(versions.SupportedVersions(), ", "))
 		return err
 	case "VERSION":
 		return versions.Encode(c.Out)

@@ -106,7 +106,7 @@ func conf(more string) string {
 
 func TestWithoutARuntime(t *testing.T) {
 	code, out, _ := run(t, nil, strings.NewReader(""))
-	if code != 0 || !strings.Contains(out, "ripstop help cni") || !strings.Contains(out, "[0.3.1 0.4.0 1.0.0 1.1.0]") {
+	if code != 0 || !strings.Contains(out, "ripstop help cni") || !strings.Contains(out, "versions 0.3.1, 0.4.0, 1.0.0, 1.1.0.") {
 		t.Errorf("code %d: %s", code, out)
 	}
 	code, out, _ = run(t, map[string]string{"CNI_COMMAND": "VERSION"}, nil)
