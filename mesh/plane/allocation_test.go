@@ -77,15 +77,23 @@ func sinkLab(t testing.TB, n int, policy crypto.CipherPolicy) (*lab, []*sink) {
 	return l, sinks
 }
 
+// sinkRow is sinkLab with three hosts, of which the outer ones reach each other by way of the
+// middle one.
+func sinkRow(t testing.TB, policy crypto.CipherPolicy) (*lab, []*sink) {
+	l, sinks := sinkLab(t, 3, policy)
+	a, b, c := l.hosts[0], l.hosts[1], l.hosts[2]
+	l.session(a, b, true)
+	l.session(b, c, true)
+	l.session(a, c, false)
+	l.publish()
+	return l, sinks
+}
+
 // TestAllocations: no frame costs an allocation, whichever way it goes.
 func TestAllocations(t *testing.T) {
 	for _, policy := range policies() {
-		l, sinks := sinkLab(t, 3, policy)
+		l, sinks := sinkRow(t, policy)
 		a, b, c := l.hosts[0], l.hosts[1], l.hosts[2]
-		l.session(a, b, true)
-		l.session(b, c, true)
-		l.session(a, c, false)
-		l.publish()
 		out := a.newOutbound(0)
 		atB, atC := b.newInbound(socketBatch), c.newInbound(socketBatch)
 		load := func(to *host, size, n int) {

@@ -76,7 +76,7 @@ func (p *Plane) newInbound(batch int) *inbound {
 		p:      p,
 		msgs:   make([]transport.Message, batch),
 		writes: make([][]tun.Frame, len(p.queues)),
-		sender: sender{p: p, msgs: make([]transport.Message, 0, max(batch, 1)), keys: new(crypto.Scratch)},
+		sender: sender{p: p, msgs: make([]transport.Message, 0, max(batch, 1)), aead: new(crypto.Scratch)},
 	}
 	for i := range in.msgs {
 		in.msgs[i].Buf = make([]byte, 1<<16)
@@ -231,7 +231,7 @@ func (in *inbound) verified(r *Receiver, from arrival) bool {
 
 // open opens b in place and counts what does not open.
 func (in *inbound) open(c *crypto.Channel, h transport.Header, b []byte) ([]byte, bool) {
-	body, err := c.Open(in.sender.keys, h.Counter, b[:transport.HeaderLen], b[transport.HeaderLen:])
+	body, err := c.Open(in.sender.aead, h.Counter, b[:transport.HeaderLen], b[transport.HeaderLen:])
 	switch {
 	case err == nil:
 		in.received++
@@ -394,7 +394,7 @@ func (in *inbound) relay(b []byte, from arrival) {
 		in.p.counters.add(dropUnknownIndex, 1)
 		return
 	}
-	switch err := r.Session.Hop.Check(in.sender.keys, h.Counter, transport.RelayAD(b, in.sender.ad[:]), h.MAC); {
+	switch err := r.Session.Hop.Check(in.sender.aead, h.Counter, transport.RelayAD(b, in.sender.ad[:]), h.MAC); {
 	case err == nil:
 	case errors.Is(err, crypto.ErrReplay):
 		in.p.counters.add(dropReplay, 1)

@@ -88,7 +88,7 @@ func (p *Plane) newOutbound(queue int) *outbound {
 		replies: make([]tun.Frame, deviceBatch),
 		arena:   make([]byte, arenaSize),
 		scratch: make([]byte, tun.MaxFrame),
-		sender:  sender{p: p, msgs: make([]transport.Message, 0, arenaSize/256), keys: new(crypto.Scratch)},
+		sender:  sender{p: p, msgs: make([]transport.Message, 0, arenaSize/256), aead: new(crypto.Scratch)},
 	}
 	for i := range out.frames {
 		out.frames[i].Buf = make([]byte, tun.BufferSize)
@@ -398,7 +398,7 @@ func (out *outbound) seal(d *datagram) bool {
 	if d.aside != nil {
 		body = d.aside
 	}
-	sealed := channel.Seal(out.keys, dst[:0], counter, header, body)
+	sealed := channel.Seal(out.aead, dst[:0], counter, header, body)
 	out.at = d.start + transport.HeaderLen + len(sealed)
 	return true
 }

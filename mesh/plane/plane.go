@@ -103,7 +103,7 @@ type Plane struct {
 		sync.Mutex // guards the others
 		buf        []byte
 		msgs       [1]transport.Message
-		keys       crypto.Scratch
+		aead       crypto.Scratch
 	}
 }
 

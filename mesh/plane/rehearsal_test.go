@@ -29,12 +29,8 @@ func (q *scriptedQueue) TryReadBatch(frames []tun.Frame) (int, error) {
 // a neighbour; nothing leaves, and nothing but a counter of the session is used up.
 func TestRehearsal(t *testing.T) {
 	for _, policy := range policies() {
-		l, sinks := sinkLab(t, 3, policy)
+		l, sinks := sinkRow(t, policy)
 		a, b, c := l.hosts[0], l.hosts[1], l.hosts[2]
-		l.session(a, b, true)
-		l.session(b, c, true)
-		l.session(a, c, false)
-		l.publish()
 		queue := new(scriptedQueue)
 		w := &worker{p: a.Plane, queue: queue, out: a.newOutbound(0)}
 		w.rehearsal = newRehearsal(w.out)

@@ -16,7 +16,7 @@ type sender struct {
 	// count is how many datagrams the last of msgs holds, queued how many they all do.
 	count, queued int
 	ad            [transport.RelayADLen]byte // associated data of a relay header
-	keys          *crypto.Scratch
+	aead          *crypto.Scratch
 	// own marks what the node sends by itself: it is no traffic that a link would
 	// have to be watched closely for.
 	own bool
@@ -88,7 +88,7 @@ func (s *sender) pass(hop *Outlet, limit uint8, b []byte, now int64) {
 	}
 	transport.PutRelayHop(s.ad[:], limit, hop.Session.Remote, counter)
 	transport.PutRelayHop(b, limit, hop.Session.Remote, counter)
-	transport.PutRelayMAC(b, hop.Session.Hop.Tag(s.keys, counter, s.ad[:]))
+	transport.PutRelayMAC(b, hop.Session.Hop.Tag(s.aead, counter, s.ad[:]))
 	s.send(hop, b, now)
 }
 
@@ -163,7 +163,7 @@ func (p *Plane) SendControl(peer *Peer, session *crypto.Session, path transport.
 	if !ok {
 		return true
 	}
-	s := sender{p: p, msgs: p.control.msgs[:0], keys: &p.control.keys, own: true}
+	s := sender{p: p, msgs: p.control.msgs[:0], aead: &p.control.aead, own: true}
 	to := Outlet{Peer: peer, Session: session, Path: path, Carrier: carrier}
 	s.send(&to, b, p.Now())
 	s.flush()
@@ -175,7 +175,7 @@ func (p *Plane) SendControl(peer *Peer, session *crypto.Session, path transport.
 func (p *Plane) SendTrain(peer *Peer, session *crypto.Session, train transport.TrainOut) bool {
 	p.control.Lock()
 	defer p.control.Unlock()
-	s := sender{p: p, msgs: p.control.msgs[:0], keys: &p.control.keys, own: true}
+	s := sender{p: p, msgs: p.control.msgs[:0], aead: &p.control.aead, own: true}
 	to := Outlet{Peer: peer, Session: session, Path: train.Path, Train: train.Count}
 	var body [transport.TrainPieceLen]byte
 	for place, at := 0, 0; place < train.Count; place++ {
@@ -249,7 +249,7 @@ func (p *Plane) sealControl(session *crypto.Session, body []byte, at, size int) 
 		n = padded
 	}
 	body = b[transport.HeaderLen : transport.HeaderLen+n]
-	sealed := session.Control.Seal(&p.control.keys, body[:0], counter, header, body)
+	sealed := session.Control.Seal(&p.control.aead, body[:0], counter, header, body)
 	return b[:transport.HeaderLen+len(sealed)], true
 }
 
@@ -261,7 +261,7 @@ func (p *Plane) routeControl(to *Outlet, b []byte) bool {
 	if hop == nil {
 		return false
 	}
-	s := sender{p: p, msgs: p.control.msgs[:0], keys: &p.control.keys, own: true}
+	s := sender{p: p, msgs: p.control.msgs[:0], aead: &p.control.aead, own: true}
 	now := p.Now()
 	if hop.Peer == to.Peer && b[0] != byte(transport.TypeHandshake) {
 		s.send(hop, b, now)
