@@ -1,7 +1,9 @@
 package tun
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"runtime"
@@ -302,6 +304,35 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
+// TestPiecesAreOneFrame: whether they are gathered here or by the kernel, and again after
+// one of the other kind.
+func TestPiecesAreOneFrame(t *testing.T) {
+	inNamespace(t)
+	tap := mustTAP(t, Config{Name: "rs0", Queues: 1})
+	w := newWire(t, "rs0")
+	header := tap.Capabilities().VirtioHeader
+	for i, length := range []int{200, joinedBytes - header - 1, joinedBytes - header, joinedBytes - header + 1, 9000, 100} {
+		want := make([]byte, length)
+		for k := range want {
+			want[k] = byte(i + k + k/251)
+		}
+		want[12], want[13] = 0x88, 0xb5
+		f := Frame{Buf: append(make([]byte, Headroom, Headroom+60), want[:60]...), Off: Headroom, Len: 60}
+		before := bytes.Clone(f.Buf)
+		f.More = [][]byte{want[60:80], {}, want[80:]}
+		if n, err := tap.Queues()[0].WriteBatch([]Frame{f}); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		got, ok := w.receive(time.Second, func(b []byte) bool { return len(b) > 13 && b[12] == 0x88 && b[13] == 0xb5 })
+		if !ok || !bytes.Equal(got, want) {
+			t.Errorf("a frame of %d bytes in pieces came as one of %d, otherwise or not at all (%v)", length, len(got), ok)
+		}
+		if !bytes.Equal(f.Buf, before) {
+			t.Errorf("the buffer of a frame of %d bytes is changed", length)
+		}
+	}
+}
+
 // tapOffloads are what the benchmarks are run with: the two lengths of virtio headers.
 var tapOffloads = map[string]OffloadMask{"header10": OffloadAll &^ offloadTun, "header24": OffloadAll}
 
@@ -360,6 +391,25 @@ func benchmarkWrite(b *testing.B, offloads OffloadMask) {
 		if _, err := q.WriteBatch(frames); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkWritePieces writes four datagrams of one flow, whose payloads lie apart.
+func BenchmarkWritePieces(b *testing.B) {
+	for _, size := range []int{100, 400, 1200} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			tap, _ := benchmarkTAP(b, OffloadAll)
+			f := [1]Frame{{Buf: make([]byte, Headroom+42+size), Off: Headroom, Len: 42 + size}}
+			for range 3 {
+				f[0].More = append(f[0].More, make([]byte, size))
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := tap.Queues()[0].WriteBatch(f[:]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
