@@ -305,6 +305,7 @@ func (n *node) keepState() error {
 // openUnderlay binds the UDP socket and the TCP listener, both on one port.
 func (n *node) openUnderlay() error {
 	socket, err := transport.Bind(transport.BindConfig{
+		NoLocal:   true,
 		Addresses: n.cfg.Bind, Port: n.cfg.Port, Sockets: plane.Workers(),
 		NoSegmentation: !n.cfg.offload("gso"), NoGathering: !n.cfg.offload("gro"),
 	})

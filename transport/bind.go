@@ -36,4 +36,6 @@ type BindConfig struct {
 	// NoGathering has the kernel hand over each datagram by itself.
 	NoSegmentation bool
 	NoGathering    bool
+	// NoLocal leaves Message.Local empty in what is received: the kernel need not tell it.
+	NoLocal bool
 }

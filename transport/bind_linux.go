@@ -206,14 +206,20 @@ func (s *kernelSocket) configure(cfg BindConfig) error {
 	}
 	// Kernels before 5.0 have no UDP_GRO.
 	s.gathering = !cfg.NoGathering && s.setOption(unix.SOL_UDP, unix.UDP_GRO, 1) == nil
-	if s.addr.Is4() {
-		if err := s.setOption(unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
+	if !cfg.NoLocal {
+		if err := s.askLocal(); err != nil {
 			return err
 		}
-	} else if err := s.setOption(unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1); err != nil {
-		return err
 	}
 	return s.setDF(false)
+}
+
+// askLocal has the kernel tell to which address a datagram came.
+func (s *kernelSocket) askLocal() error {
+	if s.addr.Is4() {
+		return s.setOption(unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	}
+	return s.setOption(unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 }
 
 // setDF is SetDF for one socket. PROBE rather than DO: the kernel's idea of the path's

@@ -120,6 +120,26 @@ func TestTrainCut(t *testing.T) {
 	}
 }
 
+// TestNoLocal: what nobody asks for is not told, and all else is.
+func TestNoLocal(t *testing.T) {
+	for _, addr := range []netip.Addr{loopback, netip.IPv6Loopback()} {
+		for _, without := range []bool{false, true} {
+			b := bind(t, transport.BindConfig{Addresses: []netip.Addr{addr}, NoLocal: without})
+			m := train(addr.String(), b.Port(), 1000, 5, 1)
+			if b.Send([]transport.Message{m}) != 1 {
+				t.Fatal("not sent")
+			}
+			got := receiveBytes(t, b, m.N)
+			if len(got) != 1 || got[0].Segment != 1000 || got[0].Remote != m.Remote || !bytes.Equal(got[0].Bytes(), m.Bytes()) {
+				t.Fatalf("%v: came as %v", addr, counts(got))
+			}
+			if got[0].Local.IsValid() == without {
+				t.Errorf("%v: NoLocal is %v, and it came to %v", addr, without, got[0].Local)
+			}
+		}
+	}
+}
+
 // sendSegments sends one train of n segments over a plain socket to itself.
 func sendSegments(t *testing.T, n int) error {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
