@@ -24,6 +24,8 @@ type poller struct {
 	parked syscall.RawConn
 	keeps  bool // a nap keeps the processor
 
+	scheduling scheduling
+
 	row    int // rests in a row that an event ended within livelyGap
 	dense  int // naps in a row that an event ended, each the first after another event
 	napped int // ms of naps since the last event
@@ -133,6 +135,7 @@ func (p *poller) wait() ([]readiness, error) {
 		p.row, p.dense = 0, 0
 		n, err = p.sleep()
 	default:
+		p.scheduling.nap()
 		nap := shortNap
 		if p.dense >= lively {
 			nap = longNap
@@ -184,6 +187,7 @@ func (p *poller) look(ms int) (int, syscall.Errno) {
 // finds the event for Go's poller goes on with it, and has no other thread to wake.
 func (p *poller) sleep() (n int, err error) {
 	began := time.Now()
+	p.scheduling.rest()
 	runtime.UnlockOSThread()
 	defer runtime.LockOSThread()
 	if err := p.watchInRest(unix.EPOLL_CTL_ADD); err != nil {
@@ -220,6 +224,7 @@ func (p *poller) stop() {
 }
 
 func (p *poller) close() {
+	p.scheduling.close()
 	if p.rest != nil {
 		p.rest.Close()
 	}

@@ -23,8 +23,11 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
+// newTestPoller keeps the test on one thread, which ends with it: a poller may leave it
+// with another scheduling policy.
 func newTestPoller(t *testing.T, sources ...*os.File) *poller {
 	t.Helper()
+	runtime.LockOSThread()
 	p, err := newPoller()
 	if err != nil {
 		t.Fatal(err)
@@ -182,9 +185,15 @@ func TestIsolatedEventsAreNotFollowedByNaps(t *testing.T) {
 	if vain := event(livelyGap * time.Millisecond / 2); vain == 0 && p.row == lively {
 		t.Fatal("in sparse traffic it does not look while it waits")
 	}
+	if got := scheduler(); got != unix.SCHED_BATCH && p.scheduling.bar == 0 {
+		t.Errorf("between naps the scheduling policy is %d, want SCHED_BATCH", got)
+	}
 	p.row = lively
 	if vain := event(10 * napLimit * time.Millisecond); vain != napLimit/shortNap || p.row != 0 {
 		t.Fatalf("it naps on after the traffic: %d looks in vain", vain)
+	}
+	if got := scheduler(); got != unix.SCHED_NORMAL || p.scheduling.batch {
+		t.Errorf("after a rest the scheduling policy is %d, want SCHED_OTHER", got)
 	}
 	p.row = 0
 	for range lively {
