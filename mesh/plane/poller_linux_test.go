@@ -181,15 +181,21 @@ func TestIsolatedEventsAreNotFollowedByNaps(t *testing.T) {
 	if vain := event(0); vain != 0 {
 		t.Fatalf("%d looks in vain", vain)
 	}
-	p.row = lively
-	if vain := event(livelyGap * time.Millisecond / 2); vain == 0 && p.row == lively {
+	looked := false
+	for range 20 { // on a busy machine a nap may last until the event
+		p.row = lively
+		if looked = event(livelyGap*time.Millisecond/2) > 0 || p.row != lively; looked {
+			break
+		}
+	}
+	if !looked {
 		t.Fatal("in sparse traffic it does not look while it waits")
 	}
 	if got := scheduler(); got != unix.SCHED_BATCH && p.scheduling.bar == 0 {
 		t.Errorf("between naps the scheduling policy is %d, want SCHED_BATCH", got)
 	}
 	p.row = lively
-	if vain := event(10 * napLimit * time.Millisecond); vain != napLimit/shortNap || p.row != 0 {
+	if vain := event(25 * napLimit * time.Millisecond); vain != napLimit/shortNap || p.row != 0 {
 		t.Fatalf("it naps on after the traffic: %d looks in vain", vain)
 	}
 	if got := scheduler(); got != unix.SCHED_NORMAL || p.scheduling.batch {
