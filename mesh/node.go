@@ -305,9 +305,9 @@ func (n *node) keepState() error {
 // openUnderlay binds the UDP socket and the TCP listener, both on one port.
 func (n *node) openUnderlay() error {
 	socket, err := transport.Bind(transport.BindConfig{
-		NoLocal:   true,
 		Addresses: n.cfg.Bind, Port: n.cfg.Port, Sockets: plane.Workers(),
 		NoSegmentation: !n.cfg.offload("gso"), NoGathering: !n.cfg.offload("gro"),
+		NoLocal: true, // what is sent leaves from the address that the host's routes choose
 	})
 	if err != nil {
 		return n.underlayError(err)
