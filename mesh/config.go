@@ -44,6 +44,7 @@ type Config struct {
 	MTU         int            // MTU told to containers, bytes; 0 = tun.ContainerMTU
 	StrictPorts bool           // refuse what unmanaged ports of the bridge send
 	NoOffload   []string       // offloads not to be used, by name (Offloads), or "all"
+	Nice        int            // niceness in traffic of the threads that move frames, -20 to 19, where it may be set; 0 = as it is
 
 	NoDNS      bool       // answer no questions for names
 	DNSDomain  string     // behind every name; empty = dns.DefaultDomain
@@ -128,6 +129,9 @@ func (c *Config) check() error {
 		if name != "all" && !slices.Contains(Offloads, name) {
 			return misuse("--no-offload %q: all, or one of %s", name, strings.Join(Offloads, ", "))
 		}
+	}
+	if c.Nice < -20 || c.Nice > 19 {
+		return misuse("--nice %d: -20 to 19, as nice(1) takes it", c.Nice)
 	}
 	if c.Nickname == "" {
 		if host, err := os.Hostname(); err == nil {

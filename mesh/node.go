@@ -191,7 +191,7 @@ func (n *node) run(ctx context.Context) (err error) {
 	n.swtch = route.NewSwitch(route.SwitchConfig{Seed: n.random.Uint64()})
 	n.plane = plane.New(plane.Config{
 		Device: n.device, Socket: n.socket, Switch: n.swtch, VNI: vni,
-		Self: n.identity.Name(), Events: (*planeEvents)(n), Log: n.log,
+		Self: n.identity.Name(), Events: (*planeEvents)(n), Log: n.log, Nice: n.cfg.Nice,
 	})
 	n.openNames()
 	n.adopt()

@@ -57,7 +57,7 @@ const (
 	socketBatch = 32
 )
 
-// Config says what a Plane works with. All fields but Log are required.
+// Config says what a Plane works with. All fields but Log and Nice are required.
 type Config struct {
 	Device tun.Device
 	Socket transport.Socket
@@ -66,6 +66,7 @@ type Config struct {
 	Self   crypto.Name
 	Events Events
 	Log    *slog.Logger
+	Nice   int // of a worker's thread in traffic, -20 to 19 (setpriority(2)), where it may be set; 0: as it is
 }
 
 // Events is what the loops tell the owner of the sessions. The calls come from

@@ -45,7 +45,7 @@ type readiness struct {
 // wakeSource is the source of the poller's own wake-up.
 const wakeSource = -1
 
-func newPoller() (*poller, error) {
+func newPoller(nice int) (*poller, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("plane: make epoll: %w", err)
@@ -55,7 +55,7 @@ func newPoller() (*poller, error) {
 		unix.Close(epoll)
 		return nil, fmt.Errorf("plane: make eventfd: %w", err)
 	}
-	p := &poller{epoll: epoll, wake: wake, limit: napLimit}
+	p := &poller{epoll: epoll, wake: wake, limit: napLimit, scheduling: scheduling{nice: nice}}
 	p.keeps = runtime.GOMAXPROCS(0) > 1 // on a single one nothing else of this process could run
 	if err := errors.Join(p.watch(wake, wakeSource), p.openRest()); err != nil {
 		p.close()

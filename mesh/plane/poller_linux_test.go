@@ -28,7 +28,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 func newTestPoller(t *testing.T, sources ...*os.File) *poller {
 	t.Helper()
 	runtime.LockOSThread()
-	p, err := newPoller()
+	p, err := newPoller(0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ type readiness struct {
 	broken bool
 }
 
-func newPoller() (*poller, error)                { return nil, errors.ErrUnsupported }
+func newPoller(int) (*poller, error)             { return nil, errors.ErrUnsupported }
 func (p *poller) add(syscall.RawConn, int) error { return errors.ErrUnsupported }
 func (p *poller) wait() ([]readiness, error)     { return nil, errors.ErrUnsupported }
 func (p *poller) stop()                          {}

@@ -13,7 +13,8 @@ import (
 //
 //	rests ──▶ SCHED_OTHER: a wake-up may push aside whoever runs
 //	naps  ──▶ SCHED_BATCH: a wake-up waits until who runs sleeps, or its slice ends
-//	            └─ waits longWait for the processor, on average ──▶ SCHED_OTHER, for a while
+//	            ├─ waits longWait for the processor, on average ──▶ SCHED_OTHER, for a while
+//	            └─ Config.Nice, in both
 //
 // Who sends several frames at once is not interrupted at the first one then, nor who
 // receives: the worker finds all of them in one turn. Measured on two processors, datagrams
@@ -23,7 +24,19 @@ import (
 // 0.23. So the worker looks how long it waited (/proc/PID/task/TID/schedstat), and where it
 // can't, or was started with another policy than SCHED_OTHER, leaves the policy as it is. The
 // signal by which Go's scheduler calls a napper is a wake-up, too.
+//
+// The niceness is for the midst of a batch: who waits for a frame is woken up by each write to
+// the device, and would take the processor from the worker at once, frame by frame; it gets
+// more of them at a time when the worker goes first, as the kernel's own network stack does.
+// On two processors a TCP stream is a fourteenth faster with -10, and costs a twelfth less of both
+// daemons' processor time; pings and datagrams are as before. It is left alone where it is not
+// 0, which somebody will have wanted, and where it may not be changed (CAP_SYS_NICE, or
+// RLIMIT_NICE).
 type scheduling struct {
+	nice    int  // wanted in traffic; 0: none
+	raised  bool // the thread has it
+	napping bool // there was a nap since the last rest
+
 	batch  bool
 	stat   int // descriptor of the thread's schedstat, while batch
 	naps   int // so far: only some look at the clock
@@ -51,6 +64,10 @@ const (
 
 // nap is said before each nap, on the thread that is to sleep.
 func (s *scheduling) nap() {
+	if !s.napping {
+		s.napping = true
+		s.raise()
+	}
 	switch {
 	case s.batch:
 		if s.naps++; s.naps%napsPerLook == 0 && time.Since(s.began) >= waitWindow {
@@ -69,6 +86,23 @@ func (s *scheduling) rest() {
 		s.judge()
 		s.leave()
 	}
+	s.lower()
+	s.napping = false
+}
+
+// raise gives the thread the niceness that is wanted, if it has none and may.
+func (s *scheduling) raise() {
+	if s.nice != 0 && niceness() == 0 {
+		s.raised = unix.Setpriority(unix.PRIO_PROCESS, 0, s.nice) == nil
+	}
+}
+
+// lower takes it back, unless somebody has given the thread another.
+func (s *scheduling) lower() {
+	if s.raised && niceness() == s.nice {
+		unix.Setpriority(unix.PRIO_PROCESS, 0, 0)
+	}
+	s.raised = false
 }
 
 // enter makes the thread a SCHED_BATCH one, and reports whether it is.
@@ -167,6 +201,15 @@ func scheduler() int {
 		return -1
 	}
 	return int(policy)
+}
+
+// niceness is that of the calling thread.
+func niceness() int {
+	n, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		return 0
+	}
+	return 20 - n // as the kernel says it (getpriority(2))
 }
 
 // setScheduler sets the policy of the calling thread; its niceness stays.

@@ -1,6 +1,7 @@
 package plane
 
 import (
+	"os"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -57,6 +58,112 @@ func TestPolicyOfOthersStays(t *testing.T) {
 		}
 		if s.stat != 0 || s.bar != leastBar {
 			t.Errorf("it holds descriptor %d and is barred for %v", s.stat, s.bar)
+		}
+	})
+}
+
+// onPlainThread is onThread with niceness 0, whatever the test was started with. Where it
+// may not go first the test is skipped; where RIPSTOP_CI is set that is a failure.
+func onPlainThread(t *testing.T, f func()) {
+	t.Helper()
+	var err error
+	onThread(t, func() {
+		if err = unix.Setpriority(unix.PRIO_PROCESS, 0, -1); err != nil {
+			return
+		}
+		if err = unix.Setpriority(unix.PRIO_PROCESS, 0, 0); err == nil {
+			f()
+		}
+	})
+	if err != nil {
+		if os.Getenv("RIPSTOP_CI") != "" {
+			t.Fatalf("a niceness below 0 is not allowed here: %v", err)
+		}
+		t.Skipf("a niceness below 0 is not allowed here: %v", err)
+	}
+}
+
+func TestTrafficGoesFirst(t *testing.T) {
+	for name, barred := range map[string]time.Time{"batch": {}, "barred": time.Now().Add(time.Hour)} {
+		t.Run(name, func(t *testing.T) {
+			onPlainThread(t, func() {
+				s := scheduling{nice: -7, barred: barred}
+				for range 3 {
+					s.nap()
+					s.nap()
+					if got := niceness(); got != -7 {
+						t.Errorf("before a nap the niceness is %d, want -7", got)
+					}
+					if got := scheduler() == unix.SCHED_BATCH; got != barred.IsZero() {
+						t.Errorf("SCHED_BATCH is %v", got)
+					}
+					s.rest()
+					s.rest()
+					if got := niceness(); got != 0 {
+						t.Errorf("before a rest the niceness is %d, want 0", got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestNicenessOfOthersStays: who gives ripstop a niceness, before or meanwhile, is obeyed.
+func TestNicenessOfOthersStays(t *testing.T) {
+	set := func(n int) {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, n); err != nil {
+			t.Error(err)
+		}
+	}
+	onPlainThread(t, func() {
+		set(5)
+		s := scheduling{nice: -7}
+		s.nap()
+		if got := niceness(); got != 5 {
+			t.Errorf("before a nap the niceness is %d, want 5, as it was", got)
+		}
+		s.rest()
+		if got := niceness(); got != 5 {
+			t.Errorf("before a rest the niceness is %d, want 5, as it was", got)
+		}
+	})
+	onPlainThread(t, func() {
+		s := scheduling{nice: -7}
+		s.nap()
+		set(3)
+		s.rest()
+		if got := niceness(); got != 3 {
+			t.Errorf("the niceness is %d, want 3, given meanwhile", got)
+		}
+	})
+	onPlainThread(t, func() {
+		var s scheduling
+		if s.nap(); niceness() != 0 {
+			t.Errorf("the niceness is %d, and none was wanted", niceness())
+		}
+	})
+}
+
+// TestNicenessNotAllowed: without CAP_SYS_NICE the rest is done all the same.
+func TestNicenessNotAllowed(t *testing.T) {
+	onPlainThread(t, func() {
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var caps [2]unix.CapUserData
+		if err := unix.Capset(&header, &caps[0]); err != nil {
+			t.Error(err)
+		}
+		if unix.Setpriority(unix.PRIO_PROCESS, 0, -1) == nil {
+			t.Log("RLIMIT_NICE allows it to everybody here: nothing shown")
+			return
+		}
+		s := scheduling{nice: -7}
+		s.nap()
+		if niceness() != 0 || s.raised || scheduler() != unix.SCHED_BATCH {
+			t.Errorf("niceness %d, policy %d; %+v", niceness(), scheduler(), s)
+		}
+		s.rest()
+		if niceness() != 0 || scheduler() != unix.SCHED_NORMAL {
+			t.Errorf("at rest: niceness %d, policy %d", niceness(), scheduler())
 		}
 	})
 }

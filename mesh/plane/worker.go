@@ -65,7 +65,7 @@ func (p *Plane) newWorkers() (workers []*worker, err error) {
 	}
 	for i := range max(len(queues), min(len(receivers), 1)) {
 		w := &worker{p: p}
-		if w.poller, err = newPoller(); err != nil {
+		if w.poller, err = newPoller(p.cfg.Nice); err != nil {
 			return workers, err
 		}
 		workers = append(workers, w)
