@@ -22,8 +22,9 @@ type options struct {
 	Segmentation bool          `json:"underlay_segmentation_offload"`
 	ContainerMTU int           `json:"ripstop_container_mtu,omitempty"` // 0 = ripstop's default
 	Congestion   string        `json:"tcp_congestion_control"`
-	UDPRate      float64       `json:"udp_fixed_rate"` // datagrams a second at which CPU per datagram is measured
-	UDPSizes     []int         `json:"udp_sizes"`      // payloads in bytes
+	Nice         int           `json:"others_niceness"` // of the other networks' daemons
+	UDPRate      float64       `json:"udp_fixed_rate"`  // datagrams a second at which CPU per datagram is measured
+	UDPSizes     []int         `json:"udp_sizes"`       // payloads in bytes
 	Smoke        bool          `json:"smoke,omitempty"`
 	Variants     variants      `json:"variants,omitempty"`
 
@@ -69,6 +70,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	flags.BoolVar(&o.Segmentation, "segmentation", true, "segmentation offload on the underlay; =false needs ethtool")
 	flags.IntVar(&o.ContainerMTU, "container-mtu", 0, "`BYTES` MTU of ripstop's containers (default its own; on larger underlays what fits)")
 	flags.StringVar(&o.Congestion, "congestion", defaultCongestion, "`NAME` of the congestion control of the TCP streams, whatever this machine's default is")
+	flags.IntVar(&o.Nice, "nice", 0, "`N` niceness of the other networks' daemons; ripstop's workers have -10 in traffic, unless a -variant says --nice")
 	flags.Float64Var(&o.UDPRate, "udp-rate", 20000, "`PPS` rate at which CPU per datagram is measured")
 	sizes := flags.String("udp-sizes", "64,100,1200", fmt.Sprintf("`BYTES` payloads of the UDP datagrams, each of %d to %d", headerSize, maxDatagram))
 	flags.BoolVar(&o.Smoke, "smoke", false, "one short round, to see that everything works; figures mean nothing")
@@ -134,6 +136,8 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("-container-mtu %d: 576 to 65000", o.ContainerMTU)
 	case o.Congestion == "" || len(o.Congestion) >= maxCongestion:
 		return fmt.Errorf("-congestion %q: a name of up to %d bytes, such as %s", o.Congestion, maxCongestion-1, defaultCongestion)
+	case o.Nice < -20 || o.Nice > 19:
+		return fmt.Errorf("-nice %d: -20 to 19", o.Nice)
 	case !(o.UDPRate >= 100 && o.UDPRate <= maxRate):
 		return fmt.Errorf("-udp-rate %g: 100 to %d", o.UDPRate, maxRate)
 	}

@@ -53,6 +53,7 @@ func TestParseRefuses(t *testing.T) {
 		"-udp-rate 0":                    "-udp-rate",
 		"-congestion a23456789b123456":   "-congestion",
 		"-congestion=":                   "-congestion",
+		"-nice -21":                      "-nice",
 		"now":                            "now",
 		"-variant x":                     "NAME=ARGS",
 		"-variant x=1 -variant x=2":      "two",

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -113,8 +114,11 @@ func (r *rig) close() error {
 	return errors.Join(append(errs, r.lab.Close())...)
 }
 
-// daemon starts an end's daemon, to be counted and stopped with the rig.
+// daemon starts an end's daemon, to be counted and stopped with the rig. nice(1) becomes it.
 func (r *rig) daemon(ctx context.Context, cfg processConfig) error {
+	if r.opt.Nice != 0 {
+		cfg.Program, cfg.Args = "nice", append([]string{"-n", strconv.Itoa(r.opt.Nice), cfg.Program}, cfg.Args...)
+	}
 	p, err := start(ctx, cfg)
 	if err != nil {
 		return err

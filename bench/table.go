@@ -117,6 +117,9 @@ func (r *report) writeTable(w io.Writer) error {
 		p.line("This was a smoke run: its figures mean nothing.")
 	}
 	p.line("TCP streams have congestion control %s.", r.Options.Congestion)
+	if r.Options.Nice != 0 {
+		p.line("The other networks' daemons have niceness %d.", r.Options.Nice)
+	}
 	p.line("The fixed UDP rate is %.0f datagrams a second.", r.Options.UDPRate)
 	for _, s := range sections(r.Options.UDPSizes) {
 		r.writeSection(p, s)
