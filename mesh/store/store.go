@@ -255,8 +255,8 @@ func (s *Store) Close() error {
 }
 
 // Clear removes every plain file in the directory, the lock last, and then the
-// directory itself if it is empty: seed, network and admin key are gone. Nothing
-// but Close may follow.
+// directory itself if it is empty and this user may: one that a service manager made
+// is its own. Seed, network and admin key are gone. Nothing but Close may follow.
 func (s *Store) Clear() error {
 	entries, err := fs.ReadDir(s.root.FS(), ".")
 	if err != nil {
@@ -273,8 +273,19 @@ func (s *Store) Clear() error {
 	if err := errors.Join(errs...); err != nil {
 		return s.wrap("remove", err)
 	}
-	if err := os.Remove(s.dir); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(s.dir); err != nil && !mayStay(err) {
 		return s.wrap("remove", err)
 	}
 	return nil
+}
+
+// mayStay reports whether a directory that was emptied may be left: somebody else's files
+// are in it, or it is not for this user or from this mount namespace to remove.
+func mayStay(err error) bool {
+	for _, reason := range []error{unix.ENOTEMPTY, unix.EBUSY, unix.EROFS, fs.ErrPermission, fs.ErrNotExist} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMain lets the test binary play a second daemon.
@@ -255,6 +257,19 @@ func TestClear(t *testing.T) {
 	}
 	if got := names(t, dir); !slices.Equal(got, []string{"theirs"}) {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// TestMayStay: what a service manager made for the daemon is emptied, and that it stays is
+// no fault.
+func TestMayStay(t *testing.T) {
+	for errno, want := range map[unix.Errno]bool{
+		unix.EROFS: true, unix.EACCES: true, unix.EPERM: true, unix.EBUSY: true, unix.ENOTEMPTY: true, unix.ENOENT: true,
+		unix.EIO: false,
+	} {
+		if got := mayStay(&fs.PathError{Op: "remove", Path: "state", Err: errno}); got != want {
+			t.Errorf("%v: %v", errno, got)
+		}
 	}
 }
 
