@@ -1,14 +1,19 @@
 package mesh
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // resolvedTime is how long systemd-resolved may take to answer.
@@ -16,17 +21,12 @@ const resolvedTime = 3 * time.Second
 
 // resolvectl is the program that speaks to systemd-resolved; empty where there is none
 // of this network namespace: it tells interfaces by their numbers, and another
-// namespace's number is another interface. Who may not see which namespace is the first
-// process's gets an error.
+// namespace's number is another interface. Who may not see the first process gets an error.
 func resolvectl() (string, error) {
 	if _, err := os.Stat("/run/systemd/resolve"); err != nil {
 		return "", nil
 	}
-	own, err := os.Readlink("/proc/self/ns/net")
-	if err != nil {
-		return "", err
-	}
-	if first, err := os.Readlink("/proc/1/ns/net"); err != nil || first != own {
+	if here, err := inOurNetwork(1); err != nil || !here {
 		return "", err
 	}
 	for _, path := range []string{"/usr/bin/resolvectl", "/bin/resolvectl"} {
@@ -35,6 +35,41 @@ func resolvectl() (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// inOurNetwork reports whether a process is in this network namespace. /proc/PID/ns/net
+// says that only to who may trace the process, and a daemon with few rights may not trace
+// the first one. /proc/PID/net/unix lists the sockets of that process's namespace for
+// everybody, by their inodes, which are the kernel's, not a namespace's (proc(5)).
+func inOurNetwork(pid int) (bool, error) {
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(s)
+	var info unix.Stat_t
+	if err := unix.Fstat(s, &info); err != nil {
+		return false, err
+	}
+	sockets, err := os.Open(fmt.Sprintf("/proc/%d/net/unix", pid))
+	if err != nil {
+		return false, err
+	}
+	defer sockets.Close()
+	return socketListed(sockets, info.Ino)
+}
+
+// socketListed reports whether a socket is in a table as /proc/PID/net/unix has it: a heading,
+// then a line a socket, with its inode in the seventh column and a path of any kind behind.
+func socketListed(table io.Reader, inode uint64) (bool, error) {
+	lines := bufio.NewScanner(table)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) >= 7 && fields[6] == strconv.FormatUint(inode, 10) {
+			return true, nil
+		}
+	}
+	return false, lines.Err()
 }
 
 // ResolvedAsks tells whether systemd-resolved runs here, and whether it asks through

@@ -4,8 +4,10 @@ import (
 	"context"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -49,5 +51,51 @@ func TestResolvedHas(t *testing.T) {
 	}
 	if _, err := resolvedHas(context.Background(), program, "br1", "x.internal"); err == nil {
 		t.Error("a refusal is no error")
+	}
+}
+
+// TestSocketListed: a socket's inode counts where it stands, and nowhere else.
+func TestSocketListed(t *testing.T) {
+	const table = `Num       RefCount Protocol Flags    Type St Inode Path
+0000000000000000: 00000002 00000000 00010000 0001 01 21042 /run/a b 77
+0000000000000000: 00000002 00000000 00000000 0002 01    78 @abstract
+0000000000000000: 00000002 00000000 00000000 0002 01 781
+`
+	for inode, want := range map[uint64]bool{21042: true, 78: true, 781: true, 77: false, 2: false, 1: false, 7: false} {
+		if got, err := socketListed(strings.NewReader(table), inode); got != want || err != nil {
+			t.Errorf("%d: %v, %v", inode, got, err)
+		}
+	}
+}
+
+// TestInOurNetwork: the same namespace and another one are told apart, without the right
+// to trace anybody.
+func TestInOurNetwork(t *testing.T) {
+	if here, err := inOurNetwork(os.Getpid()); !here || err != nil {
+		t.Errorf("this process: %v, %v", here, err)
+	}
+	elsewhere := exec.Command("cat")
+	elsewhere.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	hold, err := elsewhere.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := elsewhere.Start(); err != nil {
+		if os.Getenv("RIPSTOP_CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("no user namespace: %v", err)
+	}
+	defer elsewhere.Wait()
+	defer hold.Close()
+	if here, err := inOurNetwork(elsewhere.Process.Pid); here || err != nil {
+		t.Errorf("a process elsewhere: %v, %v", here, err)
+	}
+	if _, err := inOurNetwork(1 << 23); err == nil {
+		t.Error("no process is no error")
 	}
 }
