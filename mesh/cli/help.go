@@ -24,11 +24,13 @@ Usage: ripstop [--socket PATH] [--json] COMMAND [flags] [arguments]
 Commands:
 `
 
-const overviewTail = `
-` + "`ripstop help COMMAND`" + ` says more. Every flag can be given as an environment variable too:
---log-level as RIPSTOP_LOG_LEVEL. The secret is taken from RIPSTOP_SECRET first.
+const overviewTail = "\n`ripstop help COMMAND` says more. " + environmentText + "\n" + exitText
 
-Exit codes: 0 done, 1 failed, 2 misuse, 3 no daemon answers, 4 doctor found a failure,
+const environmentText = `Every flag can be given as an environment variable too:
+--log-level as RIPSTOP_LOG_LEVEL. The secret is taken from RIPSTOP_SECRET first.
+`
+
+const exitText = `Exit codes: 0 done, 1 failed, 2 misuse, 3 no daemon answers, 4 doctor found a failure,
 6 another host has this identity.
 `
 
@@ -82,21 +84,27 @@ func meaning(f *pflag.Flag) (takes, text string) {
 	return takes, text
 }
 
+// described is meaning with the flag's default behind the text.
+func described(f *pflag.Flag) (takes, text string) {
+	takes, text = meaning(f)
+	switch f.DefValue {
+	case "", "false", "0", "0s":
+	default:
+		text += " (default " + f.DefValue + ")"
+	}
+	return takes, text
+}
+
 // printFlags lists flags with what they take, what they do, and their default.
 func printFlags(w io.Writer, flags *pflag.FlagSet) {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	flags.VisitAll(func(f *pflag.Flag) {
-		takes, usage := meaning(f)
+		takes, text := described(f)
 		short := "    "
 		if f.Shorthand != "" {
 			short = "-" + f.Shorthand + ", "
 		}
-		switch f.DefValue {
-		case "", "false", "0", "0s":
-		default:
-			usage += " (default " + f.DefValue + ")"
-		}
-		fmt.Fprintf(tw, "  %s--%s\t%s\n", short, strings.TrimSpace(f.Name+" "+takes), usage)
+		fmt.Fprintf(tw, "  %s--%s\t%s\n", short, strings.TrimSpace(f.Name+" "+takes), text)
 	})
 	tw.Flush()
 }
