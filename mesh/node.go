@@ -99,6 +99,7 @@ type nodeState struct {
 	attachments  []*attachment
 	reservations map[string]*reservation
 	requests     map[uint64]chan transport.Reply
+	pinging
 
 	leftovers      []string // host ends on no bridge, as found at the start
 	leftoversFound time.Time
@@ -128,6 +129,7 @@ func Run(ctx context.Context, cfg Config) error {
 			receivers:    make(map[uint32]*plane.Receiver),
 			reservations: make(map[string]*reservation),
 			requests:     make(map[uint64]chan transport.Reply),
+			pinging:      pinging{pings: make(map[uint64]*ping)},
 			addressing:   newAddressing(),
 		},
 	}

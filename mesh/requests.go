@@ -73,6 +73,7 @@ func (n *node) controlEvent(e controlEvent) {
 			delete(n.requests, reply.ID)
 			wait <- reply
 		}
+		n.pong(p, now, e.path, reply.ID)
 	}
 }
 
@@ -86,6 +87,7 @@ func (n *node) probe(p *peer, now time.Time, e controlEvent) {
 		if e.path.Kind == transport.PathDirect {
 			n.seen(p, now, probe.Observed)
 		}
+		n.pong(p, now, e.path, probe.ID)
 		p.paths.Answered(now, e.path, probe.ID, probe.HearsYou)
 		return
 	}

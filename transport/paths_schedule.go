@@ -174,7 +174,7 @@ func (p *Paths) probe(now time.Time, q *path) {
 		q.heldTo = now.Add(postpone)
 		return
 	}
-	if !p.cfg.Budget.take(now) {
+	if !p.cfg.Budget.Take(now) {
 		q.heldTo, q.slotAt = now.Add(p.jitter(postpone)), time.Time{}
 		return
 	}

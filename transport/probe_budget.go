@@ -14,9 +14,9 @@ const (
 	idleBurst   = 16                      // of them at once: they leave together so that the host wakes up rarely
 )
 
-// ProbeBudget bounds the probes that all Paths of one host send together. It is as
-// pure as they are, and for the same caller. Probes of sizes and trains, a few for each
-// path in minutes, do not count.
+// ProbeBudget bounds the probes that all Paths of one host send together, with what their
+// caller sends of that kind itself. It is as pure as they are, and for the same caller.
+// Probes of sizes and trains, a few for each path in minutes, do not count.
 //
 //	nothing is the matter ──▶ a slot, 250 a second ─┐
 //	an answer is missing, a new address ────────────┴─▶ a token, of 100 and 400 a second
@@ -35,8 +35,8 @@ func (b *ProbeBudget) slot(now time.Time) time.Time {
 	return later(now, b.free.Add(-idleBurst*idleSlot))
 }
 
-// take reports whether a probe may leave now.
-func (b *ProbeBudget) take(now time.Time) bool {
+// Take reports whether a probe may leave now, and counts it.
+func (b *ProbeBudget) Take(now time.Time) bool {
 	if b.at.IsZero() {
 		b.tokens = budgetBurst
 	} else {

@@ -48,6 +48,9 @@ func (r *recorder) Lookup(_ context.Context, q LookupRequest) (LookupAnswer, err
 func (r *recorder) Explain(_ context.Context, q ExplainRequest) (Explanation, error) {
 	return Explanation{From: q.From, To: q.To, Arrives: true}, r.note(q)
 }
+func (r *recorder) Ping(_ context.Context, q PingRequest) (Pong, error) {
+	return Pong{Nickname: q.Host, Answered: true, Back: &PingWay{Path: "udp"}}, r.note(q)
+}
 func (r *recorder) Connect(_ context.Context, q ConnectRequest) error { return r.note(q) }
 func (r *recorder) Forget(_ context.Context, q ForgetRequest) error   { return r.note(q) }
 func (r *recorder) Reserve(_ context.Context, q AttachRequest) (AttachPlan, error) {
@@ -148,6 +151,11 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	if err != nil || way.Version != Version || !way.Arrives || way.To != "web" || way.Steps == nil || way.Way == nil {
 		t.Errorf("explanation %+v, %v", way, err)
 	}
+	ping := PingRequest{Host: "b", Path: "tcp", Timeout: Duration(time.Second)}
+	pong, err := c.Ping(ctx, ping)
+	if err != nil || pong.Version != Version || !pong.Answered || pong.Nickname != "b" || pong.Back == nil || pong.Back.Path != "udp" {
+		t.Errorf("pong %+v, %v", pong, err)
+	}
 	for _, call := range []func() (Moved, error){
 		func() (Moved, error) { return c.Release(ctx, ReleaseRequest{For: "vm"}) },
 		func() (Moved, error) { return c.Leave(ctx, LeaveRequest{Deadline: Duration(time.Minute)}) },
@@ -171,7 +179,7 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	want := []any{
 		"status", attach, CommitRequest{ID: "1"}, DetachRequest{Netns: "web", Name: "web"},
 		ExposeRequest{Addresses: []netip.Prefix{prefix}},
-		"ipam", allocate, ExplainRequest{From: "db", To: "web"}, ReleaseRequest{For: "vm"}, LeaveRequest{Deadline: Duration(time.Minute)}, RemoveRequest{Host: "vm3", Force: true}, "start", "adopt",
+		"ipam", allocate, ExplainRequest{From: "db", To: "web"}, ping, ReleaseRequest{For: "vm"}, LeaveRequest{Deadline: Duration(time.Minute)}, RemoveRequest{Host: "vm3", Force: true}, "start", "adopt",
 		ConnectRequest{Peers: []string{"vm1"}, Replace: true}, ForgetRequest{Peers: []string{"vm2"}},
 		CommitRequest{ID: "2"}, "hide", "stop", "reset",
 	}

@@ -14,6 +14,8 @@ type Backend interface {
 	Status(ctx context.Context) (Status, error)
 	// Explain says how a frame gets from here to a place on the network, or why it does not.
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
+	// Ping asks another host for one answer, and waits for it. That none comes is no error.
+	Ping(ctx context.Context, r PingRequest) (Pong, error)
 	Connect(ctx context.Context, r ConnectRequest) error
 	Forget(ctx context.Context, r ForgetRequest) error
 	// Reserve holds name, MAC and addresses for 30 s. Asked for what stands

@@ -29,6 +29,7 @@ type daemon struct {
 	names   api.Names
 	found   api.LookupAnswer
 	way     api.Explanation
+	pong    func(api.PingRequest) api.Pong
 	stop    context.CancelFunc
 }
 
@@ -43,6 +44,9 @@ func (d *daemon) Lookup(_ context.Context, q api.LookupRequest) (api.LookupAnswe
 }
 func (d *daemon) Explain(_ context.Context, q api.ExplainRequest) (api.Explanation, error) {
 	return d.way, d.note(q)
+}
+func (d *daemon) Ping(_ context.Context, q api.PingRequest) (api.Pong, error) {
+	return d.pong(q), d.note(q)
 }
 func (d *daemon) Connect(_ context.Context, q api.ConnectRequest) error { return d.note(q) }
 func (d *daemon) Forget(_ context.Context, q api.ForgetRequest) error   { return d.note(q) }

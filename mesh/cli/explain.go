@@ -64,16 +64,25 @@ func explainRequest(args []string) (q api.ExplainRequest, err error) {
 		return q, noArguments(args[2:])
 	}
 	for _, word := range args {
-		switch {
-		case word == "":
+		if word == "" {
 			return q, misuse("an empty place: give an address, a MAC or a name")
-		case len(word) > api.MaxPlace:
-			return q, misuse("a place of %d characters: %d are the most", len(word), api.MaxPlace)
-		case !utf8.ValidString(word) || printable(word) != word:
-			return q, misuse("%q: no place has such characters in it", word)
+		}
+		if err := checkWord("place", word); err != nil {
+			return q, err
 		}
 	}
 	return q, nil
+}
+
+// checkWord refuses what the daemon would have to repeat and no place or host is called.
+func checkWord(what, word string) error {
+	switch {
+	case len(word) > api.MaxPlace:
+		return misuse("a %s of %d characters: %d are the most", what, len(word), api.MaxPlace)
+	case !utf8.ValidString(word) || printable(word) != word:
+		return misuse("%q: no %s has such characters in it", word, what)
+	}
+	return nil
 }
 
 // showExplanation prints e; one that does not get there is an error, too.
