@@ -54,6 +54,7 @@ type Config struct {
 	Metrics netip.AddrPort // loopback address and port where metrics are read, port 0 = any free one; zero = by the socket only
 
 	Log      *slog.Logger    // required
+	LogTail  *LogTail        // where the last lines of Log are kept for reports; may be nil
 	Ready    func(ReadyInfo) // called once, when the API answers and the node listens; may be nil
 	Software string          // version shown to peers
 	Reload   <-chan struct{} // each receive reads PeersFile again; may be nil

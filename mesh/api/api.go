@@ -6,6 +6,7 @@
 //	GET  /v1/status                                   Status
 //	POST /v1/explain                                  ExplainRequest → Explanation
 //	POST /v1/ping                                     PingRequest → Pong
+//	POST /v1/internals                                InternalsRequest → Internals
 //	POST /v1/connect  /v1/forget                      Connect-, ForgetRequest → {}
 //	POST /v1/attach/reserve → /commit | /cancel       AttachRequest → AttachPlan → CommitRequest → Endpoint
 //	POST /v1/detach                                   DetachRequest → AttachPlan
@@ -46,6 +47,7 @@ const (
 	pathStatus    = "/v1/status"
 	pathExplain   = "/v1/explain"
 	pathPing      = "/v1/ping"
+	pathInternals = "/v1/internals"
 	pathConnect   = "/v1/connect"
 	pathForget    = "/v1/forget"
 	pathReserve   = "/v1/attach/reserve"

@@ -51,6 +51,9 @@ func (r *recorder) Explain(_ context.Context, q ExplainRequest) (Explanation, er
 func (r *recorder) Ping(_ context.Context, q PingRequest) (Pong, error) {
 	return Pong{Nickname: q.Host, Answered: true, Back: &PingWay{Path: "udp"}}, r.note(q)
 }
+func (r *recorder) Internals(_ context.Context, q InternalsRequest) (Internals, error) {
+	return Internals{LogLost: 3}, r.note(q)
+}
 func (r *recorder) Connect(_ context.Context, q ConnectRequest) error { return r.note(q) }
 func (r *recorder) Forget(_ context.Context, q ForgetRequest) error   { return r.note(q) }
 func (r *recorder) Reserve(_ context.Context, q AttachRequest) (AttachPlan, error) {
@@ -156,6 +159,10 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	if err != nil || pong.Version != Version || !pong.Answered || pong.Nickname != "b" || pong.Back == nil || pong.Back.Path != "udp" {
 		t.Errorf("pong %+v, %v", pong, err)
 	}
+	inside, err := c.Internals(ctx, InternalsRequest{Stacks: true})
+	if err != nil || inside.Version != Version || inside.LogLost != 3 || inside.Log == nil || inside.Sizes == nil || inside.Settings == nil {
+		t.Errorf("internals %+v, %v", inside, err)
+	}
 	for _, call := range []func() (Moved, error){
 		func() (Moved, error) { return c.Release(ctx, ReleaseRequest{For: "vm"}) },
 		func() (Moved, error) { return c.Leave(ctx, LeaveRequest{Deadline: Duration(time.Minute)}) },
@@ -179,7 +186,7 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	want := []any{
 		"status", attach, CommitRequest{ID: "1"}, DetachRequest{Netns: "web", Name: "web"},
 		ExposeRequest{Addresses: []netip.Prefix{prefix}},
-		"ipam", allocate, ExplainRequest{From: "db", To: "web"}, ping, ReleaseRequest{For: "vm"}, LeaveRequest{Deadline: Duration(time.Minute)}, RemoveRequest{Host: "vm3", Force: true}, "start", "adopt",
+		"ipam", allocate, ExplainRequest{From: "db", To: "web"}, ping, InternalsRequest{Stacks: true}, ReleaseRequest{For: "vm"}, LeaveRequest{Deadline: Duration(time.Minute)}, RemoveRequest{Host: "vm3", Force: true}, "start", "adopt",
 		ConnectRequest{Peers: []string{"vm1"}, Replace: true}, ForgetRequest{Peers: []string{"vm2"}},
 		CommitRequest{ID: "2"}, "hide", "stop", "reset",
 	}

@@ -16,6 +16,8 @@ type Backend interface {
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
 	// Ping asks another host for one answer, and waits for it. That none comes is no error.
 	Ping(ctx context.Context, r PingRequest) (Pong, error)
+	// Internals tells what a report of a fault has beside the status; no secrets.
+	Internals(ctx context.Context, r InternalsRequest) (Internals, error)
 	Connect(ctx context.Context, r ConnectRequest) error
 	Forget(ctx context.Context, r ForgetRequest) error
 	// Reserve holds name, MAC and addresses for 30 s. Asked for what stands

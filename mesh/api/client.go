@@ -120,37 +120,21 @@ func (c *Client) call(ctx context.Context, method, path string, question, answer
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://ripstop"+path, body)
+	status, b, err := c.exchange(ctx, method, path, body)
 	if err != nil {
-		return fmt.Errorf("api: %s: %w", path, err)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		var dial *dialError
-		if errors.As(err, &dial) && ctx.Err() == nil {
-			return fmt.Errorf("api: socket %s: %w (%w)", c.socket, ErrUnreachable, dial.error)
-		}
-		return fmt.Errorf("api: %s: %w", path, err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
-		return fmt.Errorf("api: %s: read answer: %w", path, err)
-	}
-	if len(b) > maxAnswer {
-		return fmt.Errorf("api: %s: the answer has more than %d bytes", path, maxAnswer)
+		return err
 	}
 	var head failure
 	if err := json.Unmarshal(b, &head); err != nil {
-		return fmt.Errorf("api: %s: answer %d is no JSON object: %w", path, resp.StatusCode, err)
+		return fmt.Errorf("api: %s: answer %d is no JSON object: %w", path, status, err)
 	}
 	switch {
 	case head.Version != Version:
 		return fmt.Errorf("api: %s: the daemon answers in version %d of the interface, this program knows %d: use the ripstop the daemon runs", path, head.Version, Version)
 	case head.Error != nil:
 		return head.Error
-	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("api: %s: HTTP status %d", path, resp.StatusCode)
+	case status != http.StatusOK:
+		return fmt.Errorf("api: %s: HTTP status %d", path, status)
 	case answer == nil:
 		return nil
 	}
@@ -158,4 +142,38 @@ func (c *Client) call(ctx context.Context, method, path string, question, answer
 		return fmt.Errorf("api: %s: answer: %w", path, err)
 	}
 	return nil
+}
+
+// Metrics asks for what a scraper gets.
+func (c *Client) Metrics(ctx context.Context) (string, error) {
+	status, b, err := c.exchange(ctx, http.MethodGet, pathMetrics, nil)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("api: %s: HTTP status %d: %.200s", pathMetrics, status, bytes.TrimSpace(b))
+	}
+	return string(b), err
+}
+
+// exchange sends one request and reads the whole answer.
+func (c *Client) exchange(ctx context.Context, method, path string, body io.Reader) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://ripstop"+path, body)
+	if err != nil {
+		return 0, nil, fmt.Errorf("api: %s: %w", path, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var dial *dialError
+		if errors.As(err, &dial) && ctx.Err() == nil {
+			return 0, nil, fmt.Errorf("api: socket %s: %w (%w)", c.socket, ErrUnreachable, dial.error)
+		}
+		return 0, nil, fmt.Errorf("api: %s: %w", path, err)
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return 0, nil, fmt.Errorf("api: %s: read answer: %w", path, err)
+	}
+	if len(answer) > maxAnswer {
+		return 0, nil, fmt.Errorf("api: %s: the answer has more than %d bytes", path, maxAnswer)
+	}
+	return resp.StatusCode, answer, nil
 }

@@ -178,6 +178,7 @@ func (s *Server) routes() http.Handler {
 	})
 	mux.HandleFunc("POST "+pathExplain, question(s, b.Explain, (*Explanation).settle))
 	mux.HandleFunc("POST "+pathPing, question(s, b.Ping, versionPong))
+	mux.HandleFunc("POST "+pathInternals, question(s, b.Internals, (*Internals).settle))
 	mux.HandleFunc("POST "+pathConnect, command(s, b.Connect))
 	mux.HandleFunc("POST "+pathForget, command(s, b.Forget))
 	mux.HandleFunc("POST "+pathReserve, question(s, b.Reserve, versionPlan))

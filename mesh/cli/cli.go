@@ -5,7 +5,7 @@
 //	     up ────────────────────────────┤──► mesh.Run, in the foreground
 //	     attach, detach ────────────────┤──► api.Client and, in this process, tun/attach
 //	     stop, connect, status, … ──────┤──► api.Client ──► the daemon's socket
-//	     doctor ────────────────────────┤──► api.Client where a daemon answers, and this host
+//	     doctor, report ────────────────┤──► api.Client where a daemon answers, and this host
 //	     secret, completion, demo, … ───┘    no daemon needed
 //
 //	ripstop-cni ──────────────────────────► runtimes/cni: the same program by another name

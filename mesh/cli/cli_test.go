@@ -29,6 +29,7 @@ type daemon struct {
 	names   api.Names
 	found   api.LookupAnswer
 	way     api.Explanation
+	inside  api.Internals
 	pong    func(api.PingRequest) api.Pong
 	stop    context.CancelFunc
 }
@@ -47,6 +48,9 @@ func (d *daemon) Explain(_ context.Context, q api.ExplainRequest) (api.Explanati
 }
 func (d *daemon) Ping(_ context.Context, q api.PingRequest) (api.Pong, error) {
 	return d.pong(q), d.note(q)
+}
+func (d *daemon) Internals(_ context.Context, q api.InternalsRequest) (api.Internals, error) {
+	return d.inside, d.refusal
 }
 func (d *daemon) Connect(_ context.Context, q api.ConnectRequest) error { return d.note(q) }
 func (d *daemon) Forget(_ context.Context, q api.ForgetRequest) error   { return d.note(q) }

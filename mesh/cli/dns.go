@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"strings"
 
@@ -108,11 +109,16 @@ func showNames(ctx context.Context, in *invocation) error {
 	if in.json {
 		return printJSON(in.Out, n)
 	}
-	fmt.Fprintf(in.Out, "domain    %s\n", n.Domain)
+	return printNames(in.Out, n)
+}
+
+// printNames shows who answers, and the names.
+func printNames(w io.Writer, n api.Names) error {
+	fmt.Fprintf(w, "domain    %s\n", n.Domain)
 	if n.Address != nil {
-		fmt.Fprintf(in.Out, "answers   at %s, and at the host's own address where it is exposed\n", n.Address)
+		fmt.Fprintf(w, "answers   at %s, and at the host's own address where it is exposed\n", n.Address)
 	} else {
-		fmt.Fprintf(in.Out, "answers   nothing: %s\n", n.Problem)
+		fmt.Fprintf(w, "answers   nothing: %s\n", n.Problem)
 	}
 	upstreams := make([]string, len(n.Upstreams))
 	for i, u := range n.Upstreams {
@@ -124,9 +130,9 @@ func showNames(ctx context.Context, in *invocation) error {
 		upstreams = []string{"none: other names are not resolved"}
 	}
 	if len(upstreams) > 0 {
-		fmt.Fprintf(in.Out, "upstream  %s\n", strings.Join(upstreams, ", "))
+		fmt.Fprintf(w, "upstream  %s\n", strings.Join(upstreams, ", "))
 	}
-	fmt.Fprintln(in.Out)
+	fmt.Fprintln(w)
 	t := table{head: []string{"NAME", "KIND", "ADDRESSES", "SERVICE AT", "HOST"}, none: "no names"}
 	for _, name := range n.Names {
 		addresses := make([]string, len(name.Addresses))
@@ -139,5 +145,5 @@ func showNames(ctx context.Context, in *invocation) error {
 		}
 		t.add(name.Name, name.Kind, strings.Join(addresses, " "), at, nickOr(name.HostNickname, name.Host))
 	}
-	return t.print(in.Out)
+	return t.print(w)
 }

@@ -133,17 +133,22 @@ type surroundings struct {
 	overlay        netip.Prefix // range of the overlay's addresses; zero: as stored, or the default
 }
 
+// declare makes flags of them.
+func (s *surroundings) declare(flags *pflag.FlagSet) {
+	flags.StringVar(&s.state, "state", DefaultState, "`DIR` the state directory, where no daemon runs")
+	flags.StringVar(&s.secret, "secret-file", "", "`FILE` what `up` is to be given, where no daemon runs")
+	flags.StringVar(&s.bridge, "bridge", "ripstop", "`NAME` the bridge, where no daemon runs")
+	flags.StringVar(&s.device, "device", "ripstop0", "`NAME` its device, where no daemon runs")
+	flags.Uint16Var(&s.port, "port", 6783, "`PORT` of the underlay, where no daemon runs")
+	flags.Var(single[netip.Prefix]{&s.overlay, netip.ParsePrefix, "CIDR"}, "ipalloc-range", "the overlay's addresses, where no daemon runs (default as stored, or 10.32.0.0/12)")
+}
+
 func doctorCommand() command {
 	return command{
 		name: "doctor", args: "[flags]", short: "look for what is wrong here and say what helps", client: true, text: doctorText,
 		setup: func(flags *pflag.FlagSet) action {
 			var s surroundings
-			flags.StringVar(&s.state, "state", DefaultState, "`DIR` the state directory, where no daemon runs")
-			flags.StringVar(&s.secret, "secret-file", "", "`FILE` what `up` is to be given, where no daemon runs")
-			flags.StringVar(&s.bridge, "bridge", "ripstop", "`NAME` the bridge, where no daemon runs")
-			flags.StringVar(&s.device, "device", "ripstop0", "`NAME` its device, where no daemon runs")
-			flags.Uint16Var(&s.port, "port", 6783, "`PORT` of the underlay, where no daemon runs")
-			flags.Var(single[netip.Prefix]{&s.overlay, netip.ParsePrefix, "CIDR"}, "ipalloc-range", "the overlay's addresses, where no daemon runs (default as stored, or 10.32.0.0/12)")
+			s.declare(flags)
 			return func(ctx context.Context, in *invocation, args []string) error {
 				if err := noArguments(args); err != nil {
 					return err

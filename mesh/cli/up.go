@@ -106,7 +106,8 @@ func upCommand() command {
 				if err := checkUp(flags, cfg, format); err != nil {
 					return err
 				}
-				log, err := newLog(in.Err, level, format)
+				cfg.LogTail = new(mesh.LogTail)
+				log, err := newLog(io.MultiWriter(cfg.LogTail, in.Err), level, format)
 				if err != nil {
 					return err
 				}
