@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 
 // daemon is a Backend that remembers what it was asked.
 type daemon struct {
+	mu      sync.Mutex // guards asked: a report asks for several things at once
 	asked   []any
 	refusal error
 	status  func() api.Status
@@ -34,7 +36,12 @@ type daemon struct {
 	stop    context.CancelFunc
 }
 
-func (d *daemon) note(q any) error { d.asked = append(d.asked, q); return d.refusal }
+func (d *daemon) note(q any) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, q)
+	return d.refusal
+}
 
 func (d *daemon) Status(context.Context) (api.Status, error)            { return d.status(), nil }
 func (d *daemon) Names(context.Context) (api.Names, error)              { return d.names, d.note("names") }
