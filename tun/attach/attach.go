@@ -15,6 +15,9 @@
 //	│ MTU 1500  │        │ no IPv6      │     │
 //	└───────────┘        └──────────────┘     │
 //
+// A container engine that moves interfaces itself is lent the inner end: Lend and Recall
+// in the places of Plug and Unplug, and nobody announces.
+//
 // Only the caller enters namespaces. Everything may be repeated, and what fails
 // half-way leaves nothing behind. A host end is known by its name's prefix and its
 // alias, so that an interface of somebody else is never touched and a daemon that
@@ -28,7 +31,7 @@
 // What it leaves to the caller: choosing addresses, telling firewall.Table what
 // belongs to the exposed host (SetHost), publishing.
 //
-// Read plug.go (caller's side), port.go (daemon's side), expose.go (the host).
+// Read plug.go and lend.go (caller's side), port.go (daemon's side), expose.go (the host).
 package attach
 
 import (

@@ -31,8 +31,8 @@ type step struct {
 }
 
 // plug is Plug with a hook before each step, by which tests make it fail.
-func plug(ctx context.Context, plan Plan, before func(step string) error) (err error) {
-	plan, err = plan.filled()
+func plug(ctx context.Context, plan Plan, before func(step string) error) error {
+	plan, err := plan.filled()
 	if err != nil {
 		return err
 	}
@@ -42,27 +42,32 @@ func plug(ctx context.Context, plan Plan, before func(step string) error) (err e
 	}
 	defer ns.Close()
 	p := &plugger{Plan: plan, ns: ns}
+	return p.run(ctx, p.steps(), before)
+}
+
+// run does the steps. When one fails, a pair that an earlier one made is removed.
+func (p *plugger) run(ctx context.Context, steps []step, before func(step string) error) (err error) {
 	defer func() {
 		if err != nil && p.made {
-			if undo := remove(plan.HostInterface); undo != nil {
-				err = fmt.Errorf("%w; and %s could not be removed again: %w", err, plan.HostInterface, undo)
+			if undo := remove(p.HostInterface); undo != nil {
+				err = fmt.Errorf("%w; and %s could not be removed again: %w", err, p.HostInterface, undo)
 			}
 		}
 	}()
-	for _, s := range p.steps() {
+	for _, s := range steps {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("attach: %s: %s: %w", plan.Netns, s.name, err)
+			return fmt.Errorf("attach: %s: %s: %w", p.Netns, s.name, err)
 		}
 		err := before(s.name)
 		switch {
 		case err != nil:
 		case s.inside:
-			err = ns.Do(s.do)
+			err = p.ns.Do(s.do)
 		default:
 			err = s.do()
 		}
 		if err != nil {
-			return fmt.Errorf("attach: %s: %s: %w", plan.Netns, s.name, privilege(err))
+			return fmt.Errorf("attach: %s: %s: %w", p.Netns, s.name, privilege(err))
 		}
 	}
 	return nil
@@ -81,13 +86,13 @@ func open(plan Plan) (*netns.NS, error) {
 	return ns, nil
 }
 
-// plugger is one run of Plug.
+// plugger is one run of Plug or Lend.
 type plugger struct {
 	Plan
-	ns     *netns.NS
-	inner  int  // index of the inner end when it exists, seen from inside
-	parent int  // index of that one's other end
-	made   bool // the pair was made by this run
+	ns     *netns.NS // nil: the inner end stays in the caller's own
+	inner  int       // index of the inner end when it exists, seen from inside
+	parent int       // index of that one's other end
+	made   bool      // the pair was made by this run
 }
 
 func (p *plugger) steps() []step {
@@ -145,11 +150,11 @@ func (p *plugger) pair() error {
 		mac[0] = 0xfa
 	}
 	attrs.HardwareAddr = mac[:]
-	err = netlink.LinkAdd(&netlink.Veth{
-		LinkAttrs: attrs, PeerName: p.Interface, PeerHardwareAddr: p.MAC[:],
-		PeerNamespace: netlink.NsFd(p.ns.FD()),
-	})
-	if err != nil {
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: p.Interface, PeerHardwareAddr: p.MAC[:]}
+	if p.ns != nil {
+		veth.PeerNamespace = netlink.NsFd(p.ns.FD())
+	}
+	if err := netlink.LinkAdd(veth); err != nil {
 		return err
 	}
 	p.made = true
