@@ -29,7 +29,7 @@
 // it may do everything the daemon can. A MetricsServer asks nobody who he is, and
 // answers nothing but GET /metrics.
 //
-// Read types.go and ipam.go first, then backend.go, server.go and client.go; metrics are
+// Read types.go and ipam.go first, then backend.go, server.go, socket.go and client.go; metrics are
 // listed in metrics.go, written by exposition.go and answered by metrics_server.go.
 package api
 

@@ -136,7 +136,7 @@ func (s *MetricsServer) Addr() netip.AddrPort {
 
 // Run answers until ctx ends, gives running requests a second, and closes the port.
 func (s *MetricsServer) Run(ctx context.Context) error {
-	if err := serveHTTP(ctx, s.http, s.listener); err != nil {
+	if err := ServeHTTP(ctx, s.http, s.listener); err != nil {
 		return fmt.Errorf("api: metrics: %w", err)
 	}
 	return nil

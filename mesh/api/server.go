@@ -10,10 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/user"
-	"path/filepath"
 	"strconv"
-	"sync"
 	"time"
 )
 
@@ -22,11 +19,7 @@ const (
 	headerTimeout  = 5 * time.Second
 	requestTimeout = 30 * time.Second
 	idleTimeout    = 60 * time.Second
-	closeTimeout   = time.Second
 )
-
-// maxSocketPath is what sockaddr_un holds, without its terminating zero (unix(7)).
-const maxSocketPath = 107
 
 // ServerConfig says where a Server listens and whom it asks.
 type ServerConfig struct {
@@ -46,27 +39,9 @@ type Server struct {
 // Listen makes the socket with mode 0660. A socket file that nobody answers on
 // is replaced; one that somebody answers on is an error.
 func Listen(cfg ServerConfig) (*Server, error) {
-	if len(cfg.Socket) > maxSocketPath-len(newSuffix) {
-		return nil, fmt.Errorf("api: socket %s: the path has %d bytes, %d are the most: choose a shorter one by --socket",
-			cfg.Socket, len(cfg.Socket), maxSocketPath-len(newSuffix))
-	}
-	gid, err := groupID(cfg.Group)
+	listener, err := ListenSocket(cfg.Socket, cfg.Group, "--socket")
 	if err != nil {
 		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(cfg.Socket), 0o755); err != nil {
-		return nil, fmt.Errorf("api: socket %s: %w", cfg.Socket, err)
-	}
-	if conn, err := net.Dial("unix", cfg.Socket); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("api: socket %s: another daemon answers there: stop it, or choose another socket by --socket", cfg.Socket)
-	}
-	if info, err := os.Lstat(cfg.Socket); err == nil && info.Mode()&os.ModeSocket == 0 {
-		return nil, fmt.Errorf("api: socket %s: there is a file that is no socket: remove it, or choose another path by --socket", cfg.Socket)
-	}
-	listener, err := listenPrivately(cfg.Socket, gid)
-	if err != nil {
-		return nil, fmt.Errorf("api: socket %s: %w", cfg.Socket, err)
 	}
 	s := &Server{cfg: cfg, listener: listener}
 	s.http = &http.Server{
@@ -81,84 +56,14 @@ func Listen(cfg ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-// newSuffix is put behind the socket's path while its mode is not set yet.
-const newSuffix = ".new"
-
-// listenPrivately binds beside path and renames, so that nobody finds the
-// socket before its group and mode are right.
-func listenPrivately(path string, gid int) (*net.UnixListener, error) {
-	fresh := path + newSuffix
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	l.SetUnlinkOnClose(false)
-	err = os.Chmod(fresh, 0o660)
-	if err == nil && gid >= 0 {
-		err = os.Chown(fresh, -1, gid)
-	}
-	if err == nil {
-		err = os.Rename(fresh, path)
-	}
-	if err != nil {
-		l.Close()
-		os.Remove(fresh)
-		return nil, err
-	}
-	return l, nil
-}
-
-// groupID finds a group by name or number; -1 for none asked for.
-func groupID(group string) (int, error) {
-	if group == "" {
-		return -1, nil
-	}
-	if n, err := strconv.ParseUint(group, 10, 31); err == nil {
-		return int(n), nil
-	}
-	g, err := user.LookupGroup(group)
-	if err != nil {
-		return 0, fmt.Errorf("api: socket group %q: there is no such group on this host", group)
-	}
-	return strconv.Atoi(g.Gid)
-}
-
 // Run answers until ctx ends, gives running requests a second, and removes the socket.
 func (s *Server) Run(ctx context.Context) error {
-	err := serveHTTP(ctx, s.http, s.listener)
+	err := ServeHTTP(ctx, s.http, s.listener)
 	os.Remove(s.cfg.Socket)
 	if err != nil {
 		return fmt.Errorf("api: socket %s: %w", s.cfg.Socket, err)
 	}
 	return nil
-}
-
-// serveHTTP answers on l until ctx ends, gives running requests a second, and closes l.
-func serveHTTP(ctx context.Context, server *http.Server, l net.Listener) error {
-	var wg sync.WaitGroup
-	stopped := make(chan struct{})
-	wg.Go(func() {
-		select {
-		case <-ctx.Done():
-		case <-stopped:
-			return
-		}
-		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		if server.Shutdown(late) != nil {
-			server.Close()
-		}
-	})
-	err := server.Serve(l)
-	close(stopped)
-	wg.Wait()
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
 }
 
 // Close gives the socket up without having run.
