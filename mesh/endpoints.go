@@ -171,7 +171,7 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 	if err != nil {
 		return api.AttachPlan{}, err
 	}
-	w := wish{subnets: q.Subnets, sticky: q.Sticky, noIPv6: q.NoIPv6, wait: q.Deadline.Duration(), move: q.Move}
+	w := wish{subnets: q.Subnets, holder: q.AddressesFor, sticky: q.Sticky, noIPv6: q.NoIPv6, wait: q.Deadline.Duration(), move: q.Move}
 	wanted, err := n.wants(&a, w)
 	if err != nil {
 		return api.AttachPlan{}, err

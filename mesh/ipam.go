@@ -91,8 +91,36 @@ func (b *backend) Release(ctx context.Context, q api.ReleaseRequest) (api.Moved,
 	if v4, inside, err := n.inTable(address); err == nil && inside {
 		address = v4 // an IPv6 address goes with its twin
 	}
+	if a, busy := n.attachedWith(q.For, address); busy {
+		return api.Moved{}, api.Errorf(api.CodeConflict, "%v of %q is attached: take that off the network first, by `ripstop detach`", a, q.For)
+	}
 	answer, err := n.askMachine(ctx, q.For, func(now time.Time) uint64 { return n.machine.Release(now, q.For, address) })
 	return api.Moved{Done: err == nil, Count: answer.Count}, err
+}
+
+// attachedWith is an address of a name, that one or with the zero value any, that an
+// attachment or a reservation has.
+func (n *node) attachedWith(name string, address netip.Addr) (netip.Addr, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	has := func(a *attachment) (netip.Addr, bool) {
+		i := slices.IndexFunc(a.Leases, func(l lease) bool { return l.ID == name && (l.Addr == address || !address.IsValid()) })
+		if i < 0 {
+			return netip.Addr{}, false
+		}
+		return a.Leases[i].Addr, true
+	}
+	for _, r := range n.reservations {
+		if a, ok := has(&r.attachment); ok {
+			return a, true
+		}
+	}
+	for _, attached := range n.attachments {
+		if a, ok := has(attached); ok {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // Start begins the address map here.

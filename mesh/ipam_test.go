@@ -253,3 +253,67 @@ func TestKeepingEnds(t *testing.T) {
 		t.Errorf("%d writes, the end came with the third", writes)
 	}
 }
+
+// TestHolder: addresses that a name has are an attachment's while it stands, cannot be
+// released meanwhile, and are the name's again afterwards.
+func TestHolder(t *testing.T) {
+	n := numbered(t)
+	begin(n)
+	b := (*backend)(n)
+	given, err := b.Allocate(t.Context(), api.AllocateRequest{For: "docker:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := api.AttachRequest{Netns: "docker-1", Interface: "ripi1", Owner: "docker:n/1", MTU: 1500, Addresses: given.Addresses[:1], AddressesFor: "docker:1"}
+	release := func() (api.Moved, error) { return b.Release(t.Context(), api.ReleaseRequest{For: "docker:1"}) }
+	plan, err := b.Reserve(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := release(); !api.IsCode(err, api.CodeConflict) || !strings.Contains(err.Error(), "ripstop detach") {
+		t.Errorf("released while it was reserved: %v", err)
+	}
+	n.mu.Lock()
+	a := n.reservations[plan.ID].attachment
+	n.attachments = append(n.attachments, &a)
+	delete(n.reservations, plan.ID)
+	n.mu.Unlock()
+	if _, err := release(); !api.IsCode(err, api.CodeConflict) {
+		t.Errorf("released while it was attached: %v", err)
+	}
+	if _, err := b.Release(t.Context(), api.ReleaseRequest{For: "docker:1", Address: netip.MustParseAddr("10.47.0.1")}); api.IsCode(err, api.CodeConflict) {
+		t.Errorf("another address: %v", err)
+	}
+	n.mu.Lock()
+	n.attachments = nil
+	n.giveBack(&a)
+	n.mu.Unlock()
+	again, err := b.Allocate(t.Context(), api.AllocateRequest{For: "docker:1"})
+	if err != nil || again.Addresses[0] != given.Addresses[0] {
+		t.Errorf("after detach it has %v, %v", again.Addresses, err)
+	}
+	if moved, err := release(); err != nil || moved.Count != 1 {
+		t.Errorf("%+v, %v", moved, err)
+	}
+	other := q
+	other.AddressesFor = "docker:2"
+	if _, err := b.Allocate(t.Context(), api.AllocateRequest{For: "docker:3", Address: q.Addresses[0].Addr(), Subnet: q.Addresses[0].Masked()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Reserve(t.Context(), other); !api.IsCode(err, api.CodeConflict) {
+		t.Errorf("an address of another name: %v", err)
+	}
+	for _, bad := range []func(*api.AttachRequest){
+		func(q *api.AttachRequest) { q.AddressesFor = "web@ripv1" },
+		func(q *api.AttachRequest) { q.Addresses = nil },
+		func(q *api.AttachRequest) { q.Subnets = []netip.Prefix{n.numbering.Subnet} },
+		func(q *api.AttachRequest) { q.Sticky, q.Name = true, "web" },
+		func(q *api.AttachRequest) { q.Move = true },
+	} {
+		wrong := q
+		bad(&wrong)
+		if _, err := b.Reserve(t.Context(), wrong); !api.IsCode(err, api.CodeInvalid) {
+			t.Errorf("%+v: %v", wrong, err)
+		}
+	}
+}

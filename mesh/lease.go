@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -41,6 +42,7 @@ const (
 // wish is what a caller wants of the table for an attachment.
 type wish struct {
 	subnets []netip.Prefix // one address of each
+	holder  string         // who has the given addresses, and keeps them; empty: the attachment itself
 	sticky  bool
 	noIPv6  bool
 	wait    time.Duration // 0: defaultWait
@@ -69,8 +71,11 @@ func (n *node) wants(a *attachment, w wish) ([]ipam.Request, error) {
 	if w.wait < 0 || w.wait > longestWait {
 		return nil, api.Errorf(api.CodeInvalid, "--deadline %v: at most %v", w.wait, longestWait)
 	}
+	if err := w.checkHolder(a); err != nil {
+		return nil, err
+	}
 	var wanted []ipam.Request
-	id := a.leaseID()
+	id := cmp.Or(w.holder, a.leaseID())
 	for _, p := range a.Plan.Addresses {
 		v4, inside, err := n.inTable(p.Addr())
 		if err != nil {
@@ -106,6 +111,19 @@ func (n *node) wants(a *attachment, w wish) ([]ipam.Request, error) {
 		return nil, api.Errorf(api.CodeInvalid, "%d subnets beside %d addresses are too many for one interface: %d addresses are the most, and each subnet gives up to two", len(subnets), len(a.Plan.Addresses), maxAddresses)
 	}
 	return wanted, nil
+}
+
+// checkHolder refuses a holder that cannot have a's addresses.
+func (w *wish) checkHolder(a *attachment) error {
+	switch {
+	case w.holder == "":
+		return nil
+	case isOurs(w.holder):
+		return api.Errorf(api.CodeInvalid, "addresses of %q: names with %s in them are of what is attached", w.holder, leaseMark)
+	case len(a.Plan.Addresses) == 0, len(w.subnets) > 0, w.sticky, w.move:
+		return api.Errorf(api.CodeInvalid, "addresses of %q: those and no others are to be given, and stay where they are", w.holder)
+	}
+	return nil
 }
 
 // inTable reports whether the table knows an address, as itself or as the IPv6 twin
@@ -217,10 +235,11 @@ func (n *node) leased(id string, except *attachment) bool {
 	return slices.ContainsFunc(n.attachments, has)
 }
 
-// giveBack releases a's addresses. n.mu must be held.
+// giveBack releases a's addresses, except those that stay with their holder. n.mu must
+// be held.
 func (n *node) giveBack(a *attachment) {
 	for _, l := range a.Leases {
-		if !n.leased(l.ID, a) {
+		if isOurs(l.ID) && !n.leased(l.ID, a) {
 			n.machine.Release(time.Now(), l.ID, netip.Addr{})
 		}
 		delete(n.fenced, l.Addr)

@@ -181,6 +181,7 @@ type Endpoint struct {
 	HostPort     string         `json:"host_interface,omitempty"` // on the bridge; known for those here
 	Netns        string         `json:"netns,omitempty"`
 	Owner        string         `json:"owner,omitempty"`     // as it was attached; known for those here
+	Routes       []netip.Prefix `json:"routes,omitempty"`    // further networks through its interface; known for those here
 	DNS          bool           `json:"dns,omitempty"`       // its resolver file was written
 	AllowMAC     []string       `json:"allow_mac,omitempty"` // opt-outs from the port rules
 	AllowAddress []string       `json:"allow_address,omitempty"`
@@ -208,10 +209,11 @@ type AttachRequest struct {
 	Owner        string         `json:"owner,omitempty"`     // what a runtime knows it by, to detach it without its namespace; empty = none
 	MAC          string         `json:"mac,omitempty"`       // empty = chosen by the daemon
 	Addresses    []netip.Prefix `json:"addresses,omitempty"`
-	Subnets      []netip.Prefix `json:"subnets,omitempty"` // one address of each is chosen; without it and Addresses one of the default subnet
-	Sticky       bool           `json:"sticky,omitempty"`  // keep chosen addresses for Name after detach, while there are others
-	NoIPv6       bool           `json:"no_ipv6,omitempty"` // no IPv6 address beside a chosen one
-	Deadline     Duration       `json:"deadline,omitzero"` // for addresses; 0: 10s
+	AddressesFor string         `json:"addresses_for,omitempty"` // Addresses are allocated to that name, and stay so after detach; empty = the attachment claims them for itself
+	Subnets      []netip.Prefix `json:"subnets,omitempty"`       // one address of each is chosen; without it and Addresses one of the default subnet
+	Sticky       bool           `json:"sticky,omitempty"`        // keep chosen addresses for Name after detach, while there are others
+	NoIPv6       bool           `json:"no_ipv6,omitempty"`       // no IPv6 address beside a chosen one
+	Deadline     Duration       `json:"deadline,omitzero"`       // for addresses; 0: 10s
 	Routes       []netip.Prefix `json:"routes,omitempty"`
 	MTU          int            `json:"mtu,omitempty"` // 0 = the network's
 	Move         bool           `json:"move,omitempty"`
