@@ -3,6 +3,7 @@
 //
 //	ripstop attach ──┐
 //	cni ─────────────┴─► Attach: api.Client reserves ─► attach.Plug in this process ─► commits ─► attach.Announce
+//	docker ────────────► Lend:   api.Client reserves ─► attach.Lend in this process ─► commits
 //	                     Detach: api.Client detaches ─► attach.Unplug
 //
 // What fails half-way is undone. The process has to be in the daemon's own network
@@ -63,22 +64,43 @@ func Attach(ctx context.Context, client *api.Client, q api.AttachRequest) (Attac
 	}
 	plan.Netns = q.Netns
 	a := Attachment{Plan: reserved}
-	if a.Endpoint, err = carryOut(ctx, client, reserved, plan); err != nil {
+	if a.Endpoint, err = carryOut(ctx, client, reserved, plan, attach.Plug); err != nil {
 		return Attachment{}, err
 	}
 	a.Untold = attach.Announce(plan)
 	return a, nil
 }
 
+// Lend is Attach for an engine that moves the interface into its namespace by itself: the
+// inner end, q.Interface, is left in the process's own. q needs no namespace, but an
+// interface name that nothing else here has, and addresses. The neighbours hear of it when
+// the container speaks.
+func Lend(ctx context.Context, client *api.Client, q api.AttachRequest) (Attachment, error) {
+	reserved, err := client.Reserve(ctx, q)
+	if err != nil {
+		return Attachment{}, err
+	}
+	if reserved.Existing {
+		return existing(ctx, client, reserved)
+	}
+	plan, err := planOf(reserved)
+	if err != nil {
+		return Attachment{}, err
+	}
+	a := Attachment{Plan: reserved}
+	a.Endpoint, err = carryOut(ctx, client, reserved, plan, attach.Lend)
+	return a, err
+}
+
 // carryOut makes the interface of a reservation and commits it; after an error nothing
 // of it is left.
-func carryOut(ctx context.Context, client *api.Client, reserved api.AttachPlan, plan attach.Plan) (api.Endpoint, error) {
+func carryOut(ctx context.Context, client *api.Client, reserved api.AttachPlan, plan attach.Plan, plug func(context.Context, attach.Plan) error) (api.Endpoint, error) {
 	giveBack := func() error {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 		defer cancel()
 		return client.Cancel(late, api.CommitRequest{ID: reserved.ID})
 	}
-	if err := attach.Plug(ctx, plan); err != nil {
+	if err := plug(ctx, plan); err != nil {
 		return api.Endpoint{}, errors.Join(err, giveBack())
 	}
 	if r := reserved.Resolver; r != nil {
