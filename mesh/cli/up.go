@@ -58,7 +58,6 @@ func upCommand() command {
 			var advertise []advertised
 			var addresses []netip.Prefix
 			var noOffload []text
-			var level, format string
 			flags.StringVar(&cfg.StateDir, "state", DefaultState, "`DIR` where keys, peers and attachments are kept")
 			flags.StringVar(&cfg.Socket, "socket", DefaultSocket, "`PATH` where to answer the other commands")
 			flags.StringVar(&cfg.SocketGroup, "socket-group", "", "`GROUP` who may use the socket, besides root")
@@ -93,21 +92,18 @@ func upCommand() command {
 			flags.Var(addr{&cfg.DNSAddress}, "dns-address", "where containers and this host ask for names (default "+mesh.DefaultDNSAddress.String()+")")
 			flags.StringVar(&cfg.ResolvConf, "resolv-conf", "/etc/resolv.conf", "`FILE` this host's resolvers, asked for names of others")
 			flags.Var(single[netip.AddrPort]{&cfg.Metrics, api.ParseMetricsAddress, "ADDR:PORT"}, "metrics", "answer GET /metrics for Prometheus here, on a loopback address (default not)")
-			flags.StringVar(&level, "log-level", "info", "`LEVEL` debug, info, warn or error")
-			choices(flags, "log-level", logLevels...)
-			flags.StringVar(&format, "log-format", "text", "`FORMAT` text or json")
-			choices(flags, "log-format", logFormats...)
+			level, format := logFlags(flags)
 			return func(ctx context.Context, in *invocation, args []string) error {
 				cfg.Peers, cfg.Bind, cfg.Address = args, bind, addresses
 				cfg.NoOffload = stringsOf(noOffload)
 				for _, a := range advertise {
 					cfg.Advertise = append(cfg.Advertise, netip.AddrPort(a))
 				}
-				if err := checkUp(flags, cfg, format); err != nil {
+				if err := checkUp(flags, cfg, *format); err != nil {
 					return err
 				}
 				cfg.LogTail = new(mesh.LogTail)
-				log, err := newLog(io.MultiWriter(cfg.LogTail, in.Err), level, format)
+				log, err := newLog(io.MultiWriter(cfg.LogTail, in.Err), *level, *format)
 				if err != nil {
 					return err
 				}
@@ -124,6 +120,15 @@ var (
 	logLevels  = []string{"debug", "info", "warn", "error"}
 	logFormats = []string{"text", "json"}
 )
+
+// logFlags are those of commands that go on until they are ended.
+func logFlags(flags *pflag.FlagSet) (level, format *string) {
+	level = flags.String("log-level", "info", "`LEVEL` debug, info, warn or error")
+	choices(flags, "log-level", logLevels...)
+	format = flags.String("log-format", "text", "`FORMAT` text or json")
+	choices(flags, "log-format", logFormats...)
+	return level, format
+}
 
 // parseOffload refuses an offload that there is not.
 func parseOffload(s string) (text, error) {
