@@ -42,7 +42,8 @@
 // what they forge from every port that has some.
 //
 // Beside it stands a second table, of the inet family: the underlay guard, which
-// keeps the overlay out of its own tunnel (guard.go).
+// keeps the overlay out of its own tunnel (guard.go). In Docker's table there may be one
+// rule, by which its firewall lets the bridge's frames pass (docker.go).
 //
 // All calls speak to the network namespace of the calling thread. Read firewall.go,
 // then rules.go (what is checked), sets.go (the keys), port.go (who may what).
@@ -246,8 +247,8 @@ func (t *Table) SetStrict(strict bool) error {
 	return t.ensureLocked()
 }
 
-// Delete takes the rules, the counters and the underlay guard away. It is no error
-// when there are none.
+// Delete takes the rules, the counters, the underlay guard and what PassDocker added
+// away. It is no error when there are none.
 func (t *Table) Delete() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -264,6 +265,9 @@ func (t *Table) Delete() error {
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("firewall: %s: delete: %w", t.bridge, err)
+	}
+	if err := stopPassingDocker(t.bridge); err != nil {
+		return fmt.Errorf("firewall: %s: delete the rule in %s: %w", t.bridge, chainDocker, err)
 	}
 	return nil
 }
