@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -37,7 +38,11 @@ type engine struct {
 
 // engine starts the plug-in of a host.
 func (s *story) engine(host string) *engine {
-	e := &engine{story: s, host: host, socket: filepath.Join(s.Dir(), host, "ripstop.sock")}
+	return s.engineAt(host, filepath.Join(s.Dir(), host, "ripstop.sock"))
+}
+
+func (s *story) engineAt(host, socket string) *engine {
+	e := &engine{story: s, host: host, socket: socket}
 	s.Cleanup(func() {
 		if e.plugin != nil {
 			e.stop(syscall.SIGTERM)
@@ -115,6 +120,43 @@ func (e *engine) must(method string, q object) object {
 		e.Fatalf("%s: %v", e.host, err)
 	}
 	return answer
+}
+
+// firewall makes the host's firewall what Docker makes it: forwarded packets are dropped,
+// and where the kernel can, bridged frames are shown to it.
+func (e *engine) firewall() {
+	e.Helper()
+	err := e.Host(e.host).Do(func() error {
+		err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("1"), 0)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		e.Fatal(err)
+	}
+	for _, line := range []string{
+		"add table ip filter",
+		"add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
+		"add chain ip filter DOCKER-USER",
+		"add rule ip filter DOCKER-USER counter return",
+		"add rule ip filter FORWARD counter jump DOCKER-USER",
+	} {
+		if r, err := e.Host(e.host).Exec(e.ctx, "nft", line); err != nil || r.Code != 0 {
+			e.Fatalf("nft %s: %v %+v", line, err, r)
+		}
+	}
+}
+
+// passed reports whether that firewall has ripstop's rule.
+func (e *engine) passed() bool {
+	e.Helper()
+	r, err := e.Host(e.host).Exec(e.ctx, "nft", "--stateless", "list", "chain", "ip", "filter", "DOCKER-USER")
+	if err != nil || r.Code != 0 {
+		e.Fatalf("%v %+v", err, r)
+	}
+	return strings.Contains(r.Out, `oifname "ripstop"`)
 }
 
 // createNetwork is `docker network create`, by a Docker before 28.
@@ -299,13 +341,15 @@ func (e *engine) used() (holders []string) {
 }
 
 // TestDocker: Docker on each of two hosts gives containers their place by the plug-in;
-// they find each other, also after the plug-in and the daemon were started again, and
-// everything goes as Docker says, also while no daemon runs.
+// they find each other past Docker's firewall, also after the plug-in and the daemon were
+// started again, and everything goes as Docker says, also while no daemon runs.
 func TestDocker(t *testing.T) {
 	s := tell(t, lab.Config{Hosts: []string{"a", "b"}, Links: []lab.LinkConfig{{Hosts: []string{"a", "b"}}}, Containers: 1})
 	s.upAll()
 	s.reach("a", "b")
 	a, b := s.engine("a"), s.engine("b")
+	a.firewall()
+	b.firewall()
 	a.createNetwork()
 	b.createNetwork()
 	const macA, macB = "02:42:00:00:00:0a", "02:42:00:00:00:0b"
@@ -322,6 +366,10 @@ func TestDocker(t *testing.T) {
 	s.resolves(s.Container("b1").Place, "web.ripstop.internal", dns.TypeA, web.address.Addr().String())
 	if r, err := s.Host("a").Ripstop(s.ctx, "ipam", "release", "docker:"+macA); err != nil || r.Code != 1 || !strings.Contains(r.Err, "is attached") {
 		t.Errorf("an address in use was released: %v %+v", err, r)
+	}
+
+	if !a.passed() || !b.passed() {
+		t.Errorf("Docker's firewall has ripstop's rule: on a %v, on b %v", a.passed(), b.passed())
 	}
 
 	// The plug-in has no state that a restart could lose, nor does the daemon lose its.
@@ -376,9 +424,25 @@ func TestDocker(t *testing.T) {
 	if got := b.used(); !slices.Equal(got, []string{"docker:02:42:00:00:00:0c"}) {
 		t.Errorf("on b addresses are for %q", got)
 	}
+
+	// Docker dies between an endpoint and its container, and forgets it. It goes with the
+	// network.
+	lost := object{"NetworkID": "n1", "EndpointID": "lost", "Interface": object{"Address": db.address.String(), "MacAddress": "02:42:00:00:00:0c"}}
+	b.must("NetworkDriver.CreateEndpoint", lost)
+	s.owned("b", "docker:n1/lost")
 	for _, e := range []*engine{a, b} {
 		e.must("IpamDriver.ReleaseAddress", object{"PoolID": e.pool, "Address": "0.0.0.0"})
 		e.must("IpamDriver.ReleasePool", object{"PoolID": e.pool})
 		e.must("NetworkDriver.DeleteNetwork", object{"NetworkID": "n1"})
+	}
+	s.owned("b")
+	if got := b.lent(); len(got) != 0 {
+		t.Errorf("interfaces left on b by the network: %v", got)
+	}
+	if err := s.Host("a").Daemon().Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if a.passed() {
+		t.Error("ripstop's rule is in Docker's firewall when its bridge is gone")
 	}
 }

@@ -41,6 +41,7 @@ var allowed = map[string][]string{
 	"mesh":                    {"crypto", "route", "tun", "tun/...", "transport", "mesh/plane", "mesh/gossip", "mesh/ipam", "mesh/dns", "mesh/store", "mesh/api"},
 	"mesh/runtimes":           {"mesh/api", "tun/attach", "tun/netns"},
 	"mesh/runtimes/...":       {"mesh/runtimes", "mesh/api", "tun/attach", "tun/netns"},
+	"mesh/runtimes/docker":    {"tun/firewall"},
 	"mesh/cli":                {"mesh", "mesh/api", "tun", "mesh/store", "mesh/runtimes", "mesh/runtimes/...", "tun/attach", "tun/netns", "transport", "crypto", "integration/lab"},
 	"integration/lab":         {"tun/netns"},
 	"integration":             {"..."},

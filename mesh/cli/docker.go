@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/pflag"
 
@@ -16,15 +18,17 @@ to be root, in the host's own network namespace. Docker calls the drivers by the
 file.
 
 A Docker network of this driver is the part of ripstop's range that --subnet says, or all that
-` + "`ripstop up`" + ` chooses out of. Create it once on each host. All of them are one Ethernet: containers
-of two such networks reach each other. Addresses are ripstop's own, with --ipv6 also the IPv6 ones.
-A container's MTU is that of ` + "`ripstop up --mtu`" + `.
+` + "`ripstop up`" + ` chooses out of. Create it once on each host. All of them are one Ethernet. Addresses are
+ripstop's own, with --ipv6 also the IPv6 ones. A container's MTU is that of ` + "`ripstop up --mtu`" + `.
 
 There is no gateway: ports are published, and the world beyond is reached, by another network of the
 same container, such as bridge. The driver options of one container:
 
   ripstop.name=NAME         it is found on every host as NAME.ripstop.internal
   ripstop.routes=CIDR       reached through its interface too, several with spaces between
+
+Docker's firewall drops what goes from one container to another over ripstop's bridge. A rule in its
+chain DOCKER-USER lets that pass; it goes with the bridge.
 
 Docker's own name server knows the containers of its host; with --dns 169.254.83.53 it asks
 ripstop's for all others.
@@ -33,13 +37,16 @@ Examples:
   ripstop docker
   docker network create --driver ripstop --ipam-driver ripstop shop
   docker run --network name=shop,driver-opt=ripstop.name=web --dns 169.254.83.53 IMAGE
-  docker run --network shop --ip 10.32.7.1 IMAGE     where shop has --subnet 10.32.7.0/24`
+  docker network create --driver ripstop --ipam-driver ripstop --subnet 10.32.7.0/24 fixed
+  docker run --network fixed --ip 10.32.7.1 IMAGE
+  docker network connect --driver-opt ripstop.name=db fixed CONTAINER`
 
 func dockerCommand() command {
 	return command{
 		name: "docker", args: "[flags]", short: "be the network driver of Docker", client: true, mute: true, text: dockerText,
 		setup: func(flags *pflag.FlagSet) action {
 			socket := flags.String("plugin-socket", docker.DefaultSocket, "`PATH` where Docker finds the driver")
+			keep := flags.Bool("keep-firewall", false, "put no rule into Docker's firewall, which may drop frames between containers")
 			level, format := logFlags(flags)
 			return func(ctx context.Context, in *invocation, args []string) error {
 				if err := noArguments(args); err != nil {
@@ -54,7 +61,10 @@ func dockerCommand() command {
 				}
 				client := in.client()
 				defer client.Close()
-				server, err := docker.Listen(docker.Config{Socket: *socket, Client: client, Log: log})
+				server, err := docker.Listen(docker.Config{Socket: *socket, Client: client, Log: log, KeepFirewall: *keep})
+				if errors.Is(err, fs.ErrPermission) {
+					return &exitError{code: ExitFailed, err: err, hint: "be root: it makes interfaces for Docker"}
+				}
 				if err != nil {
 					return err
 				}

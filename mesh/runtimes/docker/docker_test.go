@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -14,7 +15,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,6 +141,7 @@ func TestAnswers(t *testing.T) {
 		{"IpamDriver.GetDefaultAddressSpaces", "null", `{"LocalDefaultAddressSpace":"ripstop","GlobalDefaultAddressSpace":"ripstop"}`},
 		{"IpamDriver.RequestPool", `{"AddressSpace":"ripstop","Pool":"","SubPool":"","Options":null,"V6":false}`, `{"PoolID":"10.32.2.0/24,10.32.2.0/24","Pool":"10.32.2.0/24","Data":{}}`},
 		{"IpamDriver.RequestPool", `{"Pool":"10.32.0.0/16","SubPool":"10.32.4.0/24","New":1}`, `{"PoolID":"10.32.0.0/16,10.32.4.0/24","Pool":"10.32.0.0/16","Data":{}}`},
+		{"IpamDriver.RequestPool", `{"Options":{"com.docker.network.ipam.serial":"true"}}`, `{"PoolID":"10.32.2.0/24,10.32.2.0/24","Pool":"10.32.2.0/24","Data":{}}`},
 		{"IpamDriver.RequestPool", `{"V6":true}`, `{"PoolID":"fd12::/64,fd12::/64","Pool":"fd12::/64","Data":{}}`},
 		{"IpamDriver.RequestAddress", `{"PoolID":"10.32.0.0/16,10.32.0.0/16","Options":{"RequestAddressType":"com.docker.network.gateway"}}`, `{"Address":"0.0.0.0/16","Data":{}}`},
 		{"IpamDriver.RequestAddress", `{"PoolID":"fd12::/64,fd12::/64","Options":{"RequestAddressType":"com.docker.network.gateway"}}`, `{"Address":"::/64","Data":{}}`},
@@ -185,6 +189,7 @@ func TestRefusals(t *testing.T) {
 		{s, "IpamDriver.RequestPool", `{"Pool":"web"}`, "without host bits"},
 		{s, "IpamDriver.RequestPool", `{"Pool":"10.32.2.0/24","SubPool":"10.32.3.0/24"}`, "IP range 10.32.3.0/24"},
 		{s, "IpamDriver.RequestPool", `{"V6":true,"Pool":"fd12::/80"}`, "fd12::/64"},
+		{s, "IpamDriver.RequestPool", `{"Options":{"color":"red"}}`, `"color": this driver has none`},
 		{s, "IpamDriver.RequestAddress", `{"PoolID":"x"}`, "none of this driver's"},
 		{s, "IpamDriver.RequestAddress", `{"PoolID":"10.32.2.0/24,10.33.0.0/24"}`, "none of this driver's"},
 		{s, "IpamDriver.RequestAddress", `{` + pool + `}`, "MAC is missing"},
@@ -218,6 +223,7 @@ func TestRefusals(t *testing.T) {
 		status             int
 	}{
 		{"NetworkDriver.AllocateNetwork", `{}`, "nothing that this driver does", 404},
+		{"NetworkDriver.ProgramExternalConnectivity", `{}`, "nothing that this driver does", 404}, // Docker goes on
 		{"NetworkDriver.Leave", `{`, "cannot be read", 400},
 		{"NetworkDriver.Leave", `{} {}`, "more than one object", 400},
 		{"NetworkDriver.Leave", `{"NetworkID":7}`, "cannot be read", 400},
@@ -289,35 +295,191 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// TestSweep: only what Docker lost is released, and not before its time.
+// TestSweep: only what Docker lost is taken back, and not before its time.
 func TestSweep(t *testing.T) {
 	start := time.Unix(1000, 0)
+	release := api.ReleaseRequest{For: "docker:" + mac, Address: netip.MustParseAddr("10.32.2.7")}
+	detach := api.DetachRequest{Owner: "docker:" + network + "/" + endpoint}
+	const here = "lo" // an interface that is in every namespace
 	for name, c := range map[string]struct {
 		holder   string
-		attached bool
+		attached string // the endpoint's interface; empty: there is none
+		owner    string
 		after    time.Duration
-		want     int
+		want     []any
 	}{
-		"lost":        {"docker:" + mac, false, staleAfter, 1},
-		"too early":   {"docker:" + mac, false, staleAfter - time.Second, 0},
-		"attached":    {"docker:" + mac, true, staleAfter, 0},
-		"auxiliary":   {"docker:10.32.2.7", false, staleAfter, 0},
-		"an operator": {"vm7", false, staleAfter, 0},
+		"lost":                  {"docker:" + mac, "", "", staleAfter, []any{release}},
+		"too early":             {"docker:" + mac, "", "", staleAfter - time.Second, nil},
+		"attached":              {"docker:" + mac, "ripi1", detach.Owner, staleAfter, nil},
+		"auxiliary":             {"docker:10.32.2.7", "", "", staleAfter, nil},
+		"an operator":           {"vm7", "", "", staleAfter, nil},
+		"in no container":       {"docker:" + mac, here, detach.Owner, staleAfter, []any{detach}},
+		"not yet in one":        {"docker:" + mac, here, detach.Owner, staleAfter - time.Second, nil},
+		"not Docker's and here": {"docker:" + mac, here, "pods/1", staleAfter, nil},
 	} {
 		d := numbered()
 		d.uses("10.32.2.7/24", c.holder)
-		if c.attached {
+		if c.attached != "" {
 			d.attached("10.32.2.7/24")
+			d.status.Endpoints[0].Interface, d.status.Endpoints[0].Owner = c.attached, c.owner
 		}
-		s, idle := plugin(t, d), make(map[netip.Addr]time.Time)
-		s.sweep(t.Context(), start, idle)
-		s.sweep(t.Context(), start.Add(c.after), idle)
-		if len(d.asked) != c.want {
+		s, since := plugin(t, d), make(map[string]time.Time)
+		s.sweep(t.Context(), start, since)
+		s.sweep(t.Context(), start.Add(c.after), since)
+		if !reflect.DeepEqual(d.asked, c.want) {
 			t.Errorf("%s: asked %+v", name, d.asked)
 		}
-		d.ipam.Uses = nil
-		if s.sweep(t.Context(), start.Add(time.Hour), idle); len(idle) != 0 {
-			t.Errorf("%s: %v is noted of what is gone", name, idle)
+		d.ipam.Uses, d.status.Endpoints = nil, nil
+		if s.sweep(t.Context(), start.Add(time.Hour), since); len(since) != 0 {
+			t.Errorf("%s: %v is noted of what is gone", name, since)
+		}
+	}
+}
+
+// TestDeleteNetwork: what Docker has lost of a network goes with it, and nothing else.
+func TestDeleteNetwork(t *testing.T) {
+	d := numbered()
+	for _, owner := range []string{"docker:" + network + "/1", "docker:" + network + "2/1", "pods/1", "", "docker:" + network + "/2"} {
+		d.attached("10.32.2.7/24")
+		d.status.Endpoints[len(d.status.Endpoints)-1].Owner = owner
+	}
+	want := []any{api.DetachRequest{Owner: "docker:" + network + "/1"}, api.DetachRequest{Owner: "docker:" + network + "/2"}}
+	if _, answer := ask(plugin(t, d), "NetworkDriver.DeleteNetwork", `{"NetworkID":"`+network+`"}`); answer != "{}" || !reflect.DeepEqual(d.asked, want) {
+		t.Errorf("%s, asked %+v", answer, d.asked)
+	}
+	for name, s := range map[string]*Server{"no daemon": plugin(t, nil), "refused": plugin(t, &daemon{status: d.status, refusal: api.Errorf(api.CodeUnavailable, "not now")})} {
+		if _, answer := ask(s, "NetworkDriver.DeleteNetwork", `{"NetworkID":"`+network+`"}`); answer != "{}" {
+			t.Errorf("%s: %s", name, answer)
+		}
+	}
+}
+
+// TestTwoNetworks: Docker gives a container no route twice, so another of its endpoints is
+// told what the first has not, and a wider route to the name server.
+func TestTwoNetworks(t *testing.T) {
+	d := numbered()
+	prefix := netip.MustParsePrefix
+	const server, wider, more = "169.254.83.53/32", "169.254.83.52/31", "224.0.0.0/4"
+	for id, routes := range map[string][]netip.Prefix{"a1": {prefix(server)}, "a2": {prefix(server), prefix(more)}, "a3": {prefix(more), prefix(server)}, "a4": {prefix(server)}, "a5": {prefix(server)}} {
+		d.status.Endpoints = append(d.status.Endpoints, api.Endpoint{Owner: "docker:" + network + "/" + id, Interface: "ripi", HostPort: "ripv", Routes: routes})
+	}
+	s := plugin(t, d)
+	for _, c := range []struct{ id, sandbox, want string }{
+		{"a1", "/run/docker/netns/1", server},
+		{"a2", "/run/docker/netns/1", wider + " " + more},
+		{"a2", "/run/docker/netns/1", wider + " " + more}, // asked again
+		{"a3", "/run/docker/netns/1", "169.254.83.52/30"},
+		{"a4", "/run/docker/netns/1", "169.254.83.48/29"},
+		{"a5", "/run/docker/netns/1", ""},
+		{"a3", "/run/docker/netns/2", more + " " + server},
+		{"a2", "", server + " " + more},
+		{"a2", strings.Repeat("s", maxSandboxKey+1), server + " " + more},
+		{"a3", strings.Repeat("s", maxSandboxKey+1), more + " " + server}, // not noted
+	} {
+		_, text := ask(s, "NetworkDriver.Join", `{"NetworkID":"`+network+`","EndpointID":"`+c.id+`","SandboxKey":"`+c.sandbox+`"}`)
+		var answer joinAnswer
+		if err := json.Unmarshal([]byte(text), &answer); err != nil {
+			t.Fatal(text, err)
+		}
+		var routes []string
+		for _, r := range answer.StaticRoutes {
+			routes = append(routes, r.Destination)
+		}
+		if got := strings.Join(routes, " "); got != c.want {
+			t.Errorf("%s in %q: %q, want %q", c.id, c.sandbox, got, c.want)
+		}
+	}
+	d.status.Endpoints = slices.DeleteFunc(d.status.Endpoints, func(e api.Endpoint) bool { return !strings.HasSuffix(e.Owner, "/a2") })
+	_, text := ask(s, "NetworkDriver.Join", `{"NetworkID":"`+network+`","EndpointID":"a2","SandboxKey":"/run/docker/netns/1"}`)
+	if !strings.Contains(text, server) || len(s.inside.given) != 1 {
+		t.Errorf("alone: %s, known are %v", text, s.inside.given)
+	}
+}
+
+// TestPatience: a daemon that is started again is waited for by calls that need it, and by
+// no others.
+func TestPatience(t *testing.T) {
+	d := &starting{daemon: numbered(), after: 3}
+	d.uses("10.32.2.7/24", "docker:"+mac)
+	d.attached("10.32.2.7/24")
+	s := plugin(t, d)
+	s.patience = time.Minute
+	const pool = `"PoolID":"10.32.2.0/24,10.32.2.0/24"`
+	for _, c := range []struct {
+		method, body string
+		waits        bool
+	}{
+		{"IpamDriver.RequestPool", `{}`, true},
+		{"IpamDriver.RequestAddress", `{` + pool + `,"Options":{"com.docker.network.endpoint.macaddress":"` + mac + `"}}`, true},
+		{"NetworkDriver.Join", `{` + ids + `}`, true},
+		{"IpamDriver.ReleaseAddress", `{` + pool + `,"Address":"10.32.2.7"}`, false},
+		{"NetworkDriver.DeleteNetwork", `{"NetworkID":"` + network + `"}`, false},
+	} {
+		d.asks.Store(0)
+		_, answer := ask(s, c.method, c.body)
+		if got := refused(t, answer); c.waits && (got != "" || d.asks.Load() != d.after+1) || !c.waits && d.asks.Load() != 1 {
+			t.Errorf("%s: %s after asking %d times", c.method, answer, d.asks.Load())
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	nobody := plugin(t, nil)
+	nobody.patience = time.Minute
+	if _, err := patiently(ctx, nobody, nobody.cfg.Client.Status); err == nil || ctx.Err() == nil {
+		t.Errorf("%v before the call's end", err)
+	}
+}
+
+// starting is a daemon that stops for the first calls.
+type starting struct {
+	*daemon
+	asks  atomic.Int32
+	after int32
+}
+
+func (d *starting) ready() error {
+	if d.asks.Add(1) <= d.after {
+		return api.Errorf(api.CodeStopping, "stopping")
+	}
+	return nil
+}
+func (d *starting) IPAM(ctx context.Context) (api.IPAM, error)     { return d.ipam, d.ready() }
+func (d *starting) Status(ctx context.Context) (api.Status, error) { return d.status, d.ready() }
+func (d *starting) Allocate(ctx context.Context, q api.AllocateRequest) (api.Address, error) {
+	if err := d.ready(); err != nil {
+		return api.Address{}, err
+	}
+	return d.daemon.Allocate(ctx, q)
+}
+
+// TestFirewall: Docker's firewall is asked about the daemon's bridge, unless it is to stay.
+func TestFirewall(t *testing.T) {
+	d := numbered()
+	d.status.Bridge = "ripstop"
+	s := plugin(t, d)
+	s.passFirewall(t.Context()) // KeepFirewall
+	var bridges []string
+	s.pass = func(bridge string) (bool, error) {
+		bridges = append(bridges, bridge)
+		return false, errors.New("not now")
+	}
+	s.passFirewall(t.Context())
+	d.status.Bridge = "" // routed mode
+	s.passFirewall(t.Context())
+	nobody := plugin(t, nil)
+	nobody.pass = s.pass
+	nobody.passFirewall(t.Context())
+	if !slices.Equal(bridges, []string{"ripstop"}) {
+		t.Errorf("asked for %q", bridges)
+	}
+	for _, keep := range []bool{false, true} {
+		s, err := Listen(Config{Socket: filepath.Join(t.TempDir(), "s"), Client: api.NewClient("/no/such/socket"), Log: slog.New(slog.DiscardHandler), KeepFirewall: keep})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.listener.Close()
+		if (s.pass == nil) != keep || s.patience == 0 {
+			t.Errorf("to be kept %v: it is %v, and a daemon is waited for %v", keep, s.pass == nil, s.patience)
 		}
 	}
 }

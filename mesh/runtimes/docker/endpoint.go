@@ -31,7 +31,9 @@ func (e endpointName) check() error {
 }
 
 // owner is what the daemon knows the endpoint by.
-func (e endpointName) owner() string { return "docker:" + e.NetworkID + "/" + e.EndpointID }
+func (e endpointName) owner() string { return ownerPrefix + e.NetworkID + "/" + e.EndpointID }
+
+const ownerPrefix = "docker:"
 
 // inner is the name of its interface while that is in the host's namespace.
 func (e endpointName) inner() string {
@@ -48,7 +50,7 @@ func (s *Server) createEndpoint(ctx context.Context, q endpointRequest) (endpoin
 	if err != nil {
 		return endpointAnswer{}, err
 	}
-	names, err := s.cfg.Client.Names(ctx)
+	names, err := patiently(ctx, s, s.cfg.Client.Names)
 	if err != nil {
 		return endpointAnswer{}, err
 	}
@@ -60,7 +62,9 @@ func (s *Server) createEndpoint(ctx context.Context, q endpointRequest) (endpoin
 	}
 	s.attaching.Lock()
 	defer s.attaching.Unlock()
-	_, err = runtimes.Lend(ctx, s.cfg.Client, request)
+	if _, err = runtimes.Lend(ctx, s.cfg.Client, request); err == nil {
+		s.passFirewall(ctx)
+	}
 	return endpointAnswer{}, err
 }
 
@@ -137,11 +141,11 @@ func (s *Server) endpointInfo(_ context.Context, q endpointName) (endpointInfo, 
 
 // join tells Docker which interface is the endpoint's. Docker moves and names it, and
 // gives it the addresses that it knows.
-func (s *Server) join(ctx context.Context, q endpointName) (joinAnswer, error) {
+func (s *Server) join(ctx context.Context, q joinRequest) (joinAnswer, error) {
 	if err := q.check(); err != nil {
 		return joinAnswer{}, err
 	}
-	status, err := s.cfg.Client.Status(ctx)
+	status, err := patiently(ctx, s, s.cfg.Client.Status)
 	if err != nil {
 		return joinAnswer{}, err
 	}
@@ -151,7 +155,7 @@ func (s *Server) join(ctx context.Context, q endpointName) (joinAnswer, error) {
 	}
 	e := status.Endpoints[i]
 	answer := joinAnswer{InterfaceName: interfaceName{SrcName: e.Interface, DstPrefix: "eth"}, DisableGatewayService: true}
-	for _, r := range e.Routes {
+	for _, r := range s.inside.routes(q, e.Routes, status.Endpoints) {
 		answer.StaticRoutes = append(answer.StaticRoutes, staticRoute{r.String(), onLink})
 	}
 	return answer, nil

@@ -61,7 +61,12 @@ func (s *Server) requestPool(ctx context.Context, q poolRequest) (poolAnswer, er
 	if q.AddressSpace != "" && q.AddressSpace != space {
 		return poolAnswer{}, fmt.Errorf("address space %.100q: it is %s", q.AddressSpace, space)
 	}
-	all, err := s.cfg.Client.IPAM(ctx)
+	for key := range q.Options {
+		if !strings.HasPrefix(key, dockersOwn) {
+			return poolAnswer{}, fmt.Errorf("option %.200q: this driver has none for addresses", key)
+		}
+	}
+	all, err := patiently(ctx, s, s.cfg.Client.IPAM)
 	if err != nil {
 		return poolAnswer{}, err
 	}
@@ -147,7 +152,7 @@ func (s *Server) requestAddress(ctx context.Context, q addressRequest) (addressA
 		subnet = p.subnet
 	}
 	ask := api.AllocateRequest{For: holder, Subnet: subnet, Address: want}
-	given, err := s.cfg.Client.Allocate(ctx, ask)
+	given, err := patiently(ctx, s, func(ctx context.Context) (api.Address, error) { return s.cfg.Client.Allocate(ctx, ask) })
 	if api.IsCode(err, api.CodeConflict) && want.IsValid() && s.reclaim(ctx, want) {
 		given, err = s.cfg.Client.Allocate(ctx, ask)
 	}
@@ -177,7 +182,7 @@ func gateway(p pool, want netip.Addr) (addressAnswer, error) {
 
 // twin is the IPv6 address beside the IPv4 address that a holder has.
 func (s *Server) twin(ctx context.Context, p pool, holder string, want netip.Addr) (addressAnswer, error) {
-	all, err := s.cfg.Client.IPAM(ctx)
+	all, err := patiently(ctx, s, s.cfg.Client.IPAM)
 	if err != nil {
 		return addressAnswer{}, err
 	}

@@ -29,7 +29,11 @@ type poolRequest struct {
 	Pool         string // --subnet; empty: one is chosen
 	SubPool      string // --ip-range: addresses are chosen out of it
 	V6           bool
+	Options      map[string]string // --ipam-opt
 }
+
+// dockersOwn begins the options that Docker adds by itself.
+const dockersOwn = "com.docker."
 
 type poolAnswer struct {
 	PoolID string
@@ -99,6 +103,11 @@ type endpointChoice struct{}
 type endpointName struct{ NetworkID, EndpointID string }
 
 type endpointInfo struct{ Value map[string]any }
+
+type joinRequest struct {
+	endpointName
+	SandboxKey string // path of the container's namespace, which may not be there yet
+}
 
 type joinAnswer struct {
 	InterfaceName         interfaceName

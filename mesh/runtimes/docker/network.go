@@ -34,8 +34,23 @@ func (s *Server) createNetwork(_ context.Context, q networkRequest) (nothing, er
 	return nothing{}, nil
 }
 
-func (s *Server) deleteNetwork(_ context.Context, q deleteNetworkRequest) (nothing, error) {
-	return nothing{}, checkID("network", q.NetworkID)
+// deleteNetwork takes endpoints off that Docker has lost: it deletes no network that has
+// some. Neither a daemon that does not answer nor one of them is in the way of the network's
+// end.
+func (s *Server) deleteNetwork(ctx context.Context, q deleteNetworkRequest) (nothing, error) {
+	if err := checkID("network", q.NetworkID); err != nil {
+		return nothing{}, err
+	}
+	status, err := s.cfg.Client.Status(ctx)
+	if err != nil {
+		return nothing{}, nil
+	}
+	for _, e := range status.Endpoints {
+		if strings.HasPrefix(e.Owner, ownerPrefix+q.NetworkID+"/") {
+			s.detachLost(ctx, e)
+		}
+	}
+	return nothing{}, nil
 }
 
 // discover hears of other hosts of Docker's, which do not matter: ripstop knows its own.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"ripstop/mesh/api"
 )
@@ -88,6 +89,26 @@ func decode(r io.Reader, v any) error {
 		return errors.New("more than one object")
 	}
 	return nil
+}
+
+// retryEvery is how often a daemon that does not answer is asked again.
+const retryEvery = 200 * time.Millisecond
+
+// patiently asks the daemon by f, which may be done twice, and asks again for s.patience
+// while none answers or one is just stopping. Calls that undo something do not wait: what
+// they cannot do is done later.
+func patiently[A any](ctx context.Context, s *Server, f func(context.Context) (A, error)) (A, error) {
+	for end := time.Now().Add(s.patience); ; {
+		a, err := f(ctx)
+		if !errors.Is(err, api.ErrUnreachable) && !api.IsCode(err, api.CodeStopping) || time.Now().After(end) {
+			return a, err
+		}
+		select {
+		case <-time.After(retryEvery):
+		case <-ctx.Done():
+			return a, err
+		}
+	}
 }
 
 // advise adds what helps.
