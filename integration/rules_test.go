@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"mesh/store":              {},
 	"mesh/store/storetest":    {"mesh/store"},
 	"mesh/api":                {"crypto"},
+	"mesh/api/apitest":        {"mesh/api"},
 	"mesh/plane":              {"tun", "tun/offload", "route", "crypto", "transport"},
 	"mesh":                    {"crypto", "route", "tun", "tun/...", "transport", "mesh/plane", "mesh/gossip", "mesh/ipam", "mesh/dns", "mesh/store", "mesh/api"},
 	"mesh/runtimes":           {"mesh/api", "tun/attach", "tun/netns"},
@@ -51,10 +52,12 @@ var allowed = map[string][]string{
 // inTests says what the tests of a package may import besides: what stands beside
 // it in the product, so that they run with the real one.
 var inTests = map[string][]string{
-	"mesh":       {"mesh/store/storetest"},
-	"mesh/cli":   {"route", "tun/firewall", "tun/tuntest"}, // whose counters it explains
-	"mesh/ipam":  {"mesh/gossip", "mesh/store", "mesh/store/storetest"},
-	"mesh/store": {"mesh/store/storetest"},
+	"mesh":                 {"mesh/store/storetest"},
+	"mesh/cli":             {"mesh/api/apitest", "route", "tun/firewall", "tun/tuntest"}, // whose counters it explains
+	"mesh/ipam":            {"mesh/gossip", "mesh/store", "mesh/store/storetest"},
+	"mesh/runtimes/cni":    {"mesh/api/apitest"},
+	"mesh/runtimes/docker": {"mesh/api/apitest"},
+	"mesh/store":           {"mesh/store/storetest"},
 }
 
 // foreign says where each of these outside packages may be imported.

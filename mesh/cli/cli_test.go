@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 
 	"ripstop/mesh"
 	"ripstop/mesh/api"
+	"ripstop/mesh/api/apitest"
 )
 
 // daemon is a Backend that remembers what it was asked.
@@ -119,20 +119,7 @@ func serve(t *testing.T, d *daemon) func(args ...string) (code int, out, errOut 
 // serveAt runs d behind the socket at that path.
 func serveAt(t *testing.T, socket string, d *daemon) {
 	t.Helper()
-	server, err := api.Listen(api.ServerConfig{Socket: socket, Backend: d, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	d.stop = cancel
-	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	d.stop = apitest.ServeAt(t, socket, d)
 }
 
 // sample is a host b between a and c, with some of everything.

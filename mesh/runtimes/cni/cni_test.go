@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"reflect"
@@ -17,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"ripstop/mesh/api"
+	"ripstop/mesh/api/apitest"
 	"ripstop/tun/netns"
 	"ripstop/tun/tuntest"
 )
@@ -43,26 +43,6 @@ func (d *daemon) Reserve(_ context.Context, q api.AttachRequest) (api.AttachPlan
 func (d *daemon) Detach(_ context.Context, q api.DetachRequest) (api.AttachPlan, error) {
 	d.asked = append(d.asked, q)
 	return api.AttachPlan{HostInterface: "ripvnone", MAC: "02:00:00:00:00:01"}, d.refusal
-}
-
-// serve runs d behind a socket and returns its path.
-func serve(t *testing.T, d *daemon) string {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s")
-	server, err := api.Listen(api.ServerConfig{Socket: socket, Backend: d, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	return socket
 }
 
 // environment is what a runtime sets for a container.
@@ -119,7 +99,7 @@ func TestWithoutARuntime(t *testing.T) {
 // code that says what.
 func TestRefusals(t *testing.T) {
 	const nowhere = `"socket":"/no/such/socket"`
-	answered := `"socket":"` + serve(t, new(daemon)) + `"`
+	answered := `"socket":"` + apitest.Serve(t, new(daemon)) + `"`
 	for _, c := range []struct {
 		env    map[string]string
 		config string
@@ -189,8 +169,8 @@ func TestDelIsForgiving(t *testing.T) {
 	for _, config := range []string{
 		conf(nowhere), conf(nowhere + `,"nobody":1`), conf(nowhere + `,"mtu":"x","prevResult":7`),
 		conf(`"socket":"no path"`), conf(nowhere + `,"interface":"a/b"`),
-		conf(`"socket":"` + serve(t, &daemon{refusal: api.Errorf(api.CodeNotFound, "none")}) + `"`),
-		conf(`"socket":"` + serve(t, &daemon{refusal: api.Errorf(api.CodeStopping, "stopping")}) + `"`),
+		conf(`"socket":"` + apitest.Serve(t, &daemon{refusal: api.Errorf(api.CodeNotFound, "none")}) + `"`),
+		conf(`"socket":"` + apitest.Serve(t, &daemon{refusal: api.Errorf(api.CodeStopping, "stopping")}) + `"`),
 	} {
 		for _, env := range []map[string]string{
 			environment("DEL"), environment("DEL", "CNI_NETNS="), environment("DEL", "CNI_NETNS=/dev/null"),
@@ -202,7 +182,7 @@ func TestDelIsForgiving(t *testing.T) {
 		}
 	}
 	d := &daemon{refusal: errors.New("the disk is full")}
-	config := conf(`"socket":"` + serve(t, d) + `"`)
+	config := conf(`"socket":"` + apitest.Serve(t, d) + `"`)
 	if code, out, _ := run(t, environment("DEL"), strings.NewReader(config)); code != types.ErrInternal || !strings.Contains(out, "the disk is full") {
 		t.Errorf("code %d: %s", code, out)
 	}
@@ -216,7 +196,7 @@ func TestRequests(t *testing.T) {
 	d := &daemon{refusal: api.Errorf(api.CodeUnavailable, "not now")}
 	server := netip.MustParseAddr("169.254.83.53")
 	d.names = api.Names{Domain: "ripstop.internal", Address: &server}
-	socket, path := serve(t, d), namespace(t)
+	socket, path := apitest.Serve(t, d), namespace(t)
 	prefixes := func(texts ...string) (all []netip.Prefix) {
 		for _, text := range texts {
 			all = append(all, netip.MustParsePrefix(text))
@@ -303,7 +283,7 @@ func standing(path string) *daemon {
 // TestResults: the result in every version, alone and behind another plug-in.
 func TestResults(t *testing.T) {
 	path := namespace(t)
-	socket := serve(t, standing(path))
+	socket := apitest.Serve(t, standing(path))
 	const dns = `"dns":{"domain":"ripstop.internal","nameservers":["169.254.83.53"],"search":["ripstop.internal","lab.example"]}`
 	add := func(version, more, want string) {
 		t.Helper()
@@ -355,7 +335,7 @@ func TestCheckOfWhatIsKnown(t *testing.T) {
 	} {
 		d := standing(path)
 		c.change(&d.status.Endpoints[0])
-		config := conf(`"prevResult":{"cniVersion":"1.1.0"},"socket":"` + serve(t, d) + `"`)
+		config := conf(`"prevResult":{"cniVersion":"1.1.0"},"socket":"` + apitest.Serve(t, d) + `"`)
 		if code, out, _ := run(t, environment("CHECK", "CNI_NETNS="+path), strings.NewReader(config)); code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("code %d, want %d with %q: %s", code, c.code, c.want, out)
 		}
@@ -376,7 +356,7 @@ func TestStatus(t *testing.T) {
 		{&daemon{status: api.Status{Mode: "routed"}}, 50, "--mode bridge"},
 		{&daemon{refusal: errors.New("a bug")}, 999, "a bug"},
 	} {
-		code, out, _ := run(t, environment("STATUS"), strings.NewReader(conf(`"socket":"`+serve(t, c.d)+`"`)))
+		code, out, _ := run(t, environment("STATUS"), strings.NewReader(conf(`"socket":"`+apitest.Serve(t, c.d)+`"`)))
 		if code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("code %d, want %d with %q: %s", code, c.code, c.want, out)
 		}
@@ -389,7 +369,7 @@ func TestCollect(t *testing.T) {
 	for _, owner := range []string{"", "cni:pods/c1/eth0", "cni:pods/c1/eth1", "cni:pods/c2/eth0", "cni:pods2/c2/eth0", "docker:c2"} {
 		d.status.Endpoints = append(d.status.Endpoints, api.Endpoint{Owner: owner})
 	}
-	socket := serve(t, d)
+	socket := apitest.Serve(t, d)
 	const valid = `[{"containerID":"c1","ifname":"eth1"},{"containerID":"c9","ifname":"eth0"}]`
 	first, second, third := api.DetachRequest{Owner: "cni:pods/c1/eth0"}, api.DetachRequest{Owner: "cni:pods/c1/eth1"}, api.DetachRequest{Owner: "cni:pods/c2/eth0"}
 	for said, want := range map[string][]any{

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"ripstop/mesh/api"
+	"ripstop/mesh/api/apitest"
 )
 
 // daemon is the part of a Backend that the plug-in asks.
@@ -89,21 +90,9 @@ func (d *daemon) attached(address string) {
 // plugin is a plug-in that asks d; nil: no daemon answers.
 func plugin(t testing.TB, d api.Backend) *Server {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s")
+	socket := "/no/such/socket"
 	if d != nil {
-		server, err := api.Listen(api.ServerConfig{Socket: socket, Backend: d, Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() { ended <- server.Run(ctx) }()
-		t.Cleanup(func() {
-			cancel()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		})
+		socket = apitest.Serve(t, d)
 	}
 	client := api.NewClient(socket)
 	t.Cleanup(client.Close)
