@@ -29,6 +29,7 @@ import (
 
 	"ripstop/mesh"
 	"ripstop/mesh/api"
+	"ripstop/mesh/runtimes"
 	"ripstop/mesh/runtimes/cni"
 )
 
@@ -59,7 +60,7 @@ const (
 // returns the exit code. When ctx ends the command ends.
 func Main(ctx context.Context, args []string, stdio Stdio) int {
 	if filepath.Base(args[0]) == cni.Program {
-		return cni.Main(ctx, cni.Stdio(stdio))
+		return cni.Main(ctx, runtimes.Stdio(stdio))
 	}
 	err := dispatch(ctx, args[1:], stdio)
 	if err == nil {

@@ -5,6 +5,7 @@
 //	cni ─────────────┴─► Attach: api.Client reserves ─► attach.Plug in this process ─► commits ─► attach.Announce
 //	docker ────────────► Lend:   api.Client reserves ─► attach.Lend in this process ─► commits
 //	                     Detach: api.Client detaches ─► attach.Unplug
+//	                     Release: the same, whatever is gone by then
 //
 // What fails half-way is undone. The process has to be in the daemon's own network
 // namespace, and needs what package attach needs: root.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -54,14 +53,12 @@ func (c *call) request(ctx context.Context) (q api.AttachRequest, dns types.DNS,
 	if q.Routes, err = c.config.IPAM.routes(); err != nil {
 		return q, dns, err
 	}
-	names, err := c.client.Names(ctx)
+	names, err := runtimes.TellNames(ctx, c.client, &q)
 	if err != nil {
 		return q, dns, err
 	}
-	// The server answers over IPv4, and every chosen address is one.
-	if server := names.Address; server != nil && (len(q.Addresses) == 0 || hasIPv4(q.Addresses)) {
-		q.Routes = append(q.Routes, netip.PrefixFrom(*server, server.BitLen()))
-		dns = types.DNS{Nameservers: []string{server.String()}, Domain: names.Domain, Search: append([]string{names.Domain}, names.Search...)}
+	if names != nil {
+		dns = types.DNS{Nameservers: []string{names.Servers[0].String()}, Domain: names.Search[0], Search: names.Search}
 	}
 	if c.config.DNS != nil {
 		dns = *c.config.DNS
@@ -69,13 +66,11 @@ func (c *call) request(ctx context.Context) (q api.AttachRequest, dns types.DNS,
 	return q, dns, nil
 }
 
-// name is the endpoint's; none where the container's cannot be one, since whoever named
-// it did not know that it would be.
+// name is the endpoint's; empty: none.
 func (c *call) name() string {
-	name := strings.ToLower(c.args.name)
-	if name != "" && !api.ValidName(name) {
-		c.note("%q is no name of letters, digits, hyphens and dots with at most 63 characters: the container is found by its address only", name)
-		return ""
+	name := runtimes.EndpointName(c.args.name)
+	if name == "" && c.args.name != "" {
+		c.note("%q is no name of letters, digits, hyphens and dots with at most 63 characters: the container is found by its address only", c.args.name)
 	}
 	return name
 }
@@ -84,9 +79,9 @@ func (c *call) name() string {
 func (c *call) mac() (string, error) {
 	switch {
 	case c.config.Runtime.MAC != "":
-		return parseMAC(c.config.Runtime.MAC)
+		return runtimes.ParseMAC(c.config.Runtime.MAC)
 	case c.args.mac != "":
-		return parseMAC(c.args.mac)
+		return runtimes.ParseMAC(c.args.mac)
 	}
 	return "", nil
 }
@@ -106,38 +101,11 @@ func (c *call) addresses(ctx context.Context) (all []netip.Prefix, err error) {
 	for _, text := range texts {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			if p, err = c.wholeAddress(ctx, text); err != nil {
+			if p, err = runtimes.WholeAddress(ctx, c.client, text); err != nil {
 				return nil, err
 			}
 		}
 		all = append(all, p)
 	}
 	return all, nil
-}
-
-// wholeAddress gives a bare address the prefix length that others of its range have.
-func (c *call) wholeAddress(ctx context.Context, text string) (netip.Prefix, error) {
-	a, err := netip.ParseAddr(text)
-	if err != nil || a.Zone() != "" {
-		return netip.Prefix{}, invalid("address %.80q: an IP address, such as 10.32.0.1/12", text)
-	}
-	all, err := c.client.IPAM(ctx)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	for _, network := range []netip.Prefix{all.Subnet, all.Range, all.Range6} {
-		if network.Contains(a) {
-			return netip.PrefixFrom(a, network.Bits()), nil
-		}
-	}
-	return netip.Prefix{}, invalid("address %v: outside the network's range %v: give it with its prefix length", a, all.Range)
-}
-
-func hasIPv4(all []netip.Prefix) bool {
-	for _, p := range all {
-		if p.Addr().Is4() {
-			return true
-		}
-	}
-	return false
 }

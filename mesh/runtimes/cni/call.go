@@ -4,13 +4,13 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 
 	"ripstop/mesh/api"
+	"ripstop/mesh/runtimes"
 )
 
 // The most that is read, in bytes: of the configuration, which in GC lists every
@@ -23,7 +23,7 @@ const (
 
 // call is one call of a runtime.
 type call struct {
-	Stdio
+	runtimes.Stdio
 	version   string // of the protocol, which the answer has too
 	container string // CNI_CONTAINERID
 	netns     string // CNI_NETNS
@@ -151,15 +151,6 @@ func parseArguments(text string) (a arguments, err error) {
 		a.name += "." + namespace // two namespaces may have a pod of one name
 	}
 	return a, nil
-}
-
-// parseMAC is a MAC address in the form in which the daemon has it.
-func parseMAC(text string) (string, error) {
-	mac, err := net.ParseMAC(text)
-	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
-		return "", refuse(types.ErrInvalidNetworkConfig, "MAC %q: it is no unicast MAC address, such as 02:00:5e:00:53:01", text)
-	}
-	return mac.String(), nil
 }
 
 // gone reports whether err says that what was looked for does not exist.

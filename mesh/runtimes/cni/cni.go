@@ -33,24 +33,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"ripstop/mesh/runtimes"
 )
 
 // Program is the name under which ripstop is this plug-in.
 const Program = "ripstop-cni"
-
-// Stdio is what a program has around it.
-type Stdio struct {
-	In        io.Reader
-	Out, Err  io.Writer
-	LookupEnv func(name string) (value string, set bool)
-}
 
 // patience bounds a whole call. The daemon's own deadlines are shorter.
 const patience = time.Minute
@@ -84,7 +78,7 @@ It speaks the versions %s.
 `
 
 // Main answers one call of a runtime and returns the exit code.
-func Main(ctx context.Context, stdio Stdio) int {
+func Main(ctx context.Context, stdio runtimes.Stdio) int {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c := &call{Stdio: stdio, version: latest}
@@ -96,7 +90,7 @@ func Main(ctx context.Context, stdio Stdio) int {
 	if !errors.As(err, &r) {
 		r = c.refusal(err)
 	}
-	if err := printJSON(stdio.Out, object{c.version, r}); err != nil {
+	if err := runtimes.PrintJSON(stdio.Out, object{c.version, r}); err != nil {
 		fmt.Fprintf(stdio.Err, "%s: %v\n", Program, errors.Join(r, err))
 	}
 	return 1

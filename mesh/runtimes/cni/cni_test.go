@@ -2,13 +2,11 @@ package cni
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -16,34 +14,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"ripstop/mesh/api"
-	"ripstop/mesh/api/apitest"
-	"ripstop/tun/netns"
-	"ripstop/tun/tuntest"
+	"ripstop/mesh/runtimes"
+	"ripstop/mesh/runtimes/runtimestest"
 )
-
-// daemon is the part of a Backend that the plug-in asks.
-type daemon struct {
-	api.Backend
-	asked   []any
-	refusal error
-	status  api.Status
-	names   api.Names
-	plan    api.AttachPlan
-}
-
-func (d *daemon) Status(context.Context) (api.Status, error) { return d.status, d.refusal }
-func (d *daemon) Names(context.Context) (api.Names, error)   { return d.names, nil }
-func (d *daemon) IPAM(context.Context) (api.IPAM, error) {
-	return api.IPAM{Range: netip.MustParsePrefix("10.32.0.0/12"), Subnet: netip.MustParsePrefix("10.32.2.0/24"), Range6: netip.MustParsePrefix("fd12::/64")}, nil
-}
-func (d *daemon) Reserve(_ context.Context, q api.AttachRequest) (api.AttachPlan, error) {
-	d.asked = append(d.asked, q)
-	return d.plan, d.refusal
-}
-func (d *daemon) Detach(_ context.Context, q api.DetachRequest) (api.AttachPlan, error) {
-	d.asked = append(d.asked, q)
-	return api.AttachPlan{HostInterface: "ripvnone", MAC: "02:00:00:00:00:01"}, d.refusal
-}
 
 // environment is what a runtime sets for a container.
 func environment(verb string, more ...string) map[string]string {
@@ -59,7 +32,7 @@ func environment(verb string, more ...string) map[string]string {
 func run(t *testing.T, env map[string]string, stdin io.Reader) (code uint, out, errOut string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	exit := Main(t.Context(), Stdio{In: stdin, Out: &stdout, Err: &stderr, LookupEnv: func(name string) (string, bool) {
+	exit := Main(t.Context(), runtimes.Stdio{In: stdin, Out: &stdout, Err: &stderr, LookupEnv: func(name string) (string, bool) {
 		value, set := env[name]
 		return value, set
 	}})
@@ -99,7 +72,7 @@ func TestWithoutARuntime(t *testing.T) {
 // code that says what.
 func TestRefusals(t *testing.T) {
 	const nowhere = `"socket":"/no/such/socket"`
-	answered := `"socket":"` + apitest.Serve(t, new(daemon)) + `"`
+	answered := `"socket":"` + runtimestest.Serve(t, new(runtimestest.Daemon)) + `"`
 	for _, c := range []struct {
 		env    map[string]string
 		config string
@@ -169,8 +142,8 @@ func TestDelIsForgiving(t *testing.T) {
 	for _, config := range []string{
 		conf(nowhere), conf(nowhere + `,"nobody":1`), conf(nowhere + `,"mtu":"x","prevResult":7`),
 		conf(`"socket":"no path"`), conf(nowhere + `,"interface":"a/b"`),
-		conf(`"socket":"` + apitest.Serve(t, &daemon{refusal: api.Errorf(api.CodeNotFound, "none")}) + `"`),
-		conf(`"socket":"` + apitest.Serve(t, &daemon{refusal: api.Errorf(api.CodeStopping, "stopping")}) + `"`),
+		conf(`"socket":"` + runtimestest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeNotFound, "none")}) + `"`),
+		conf(`"socket":"` + runtimestest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeStopping, "stopping")}) + `"`),
 	} {
 		for _, env := range []map[string]string{
 			environment("DEL"), environment("DEL", "CNI_NETNS="), environment("DEL", "CNI_NETNS=/dev/null"),
@@ -181,22 +154,22 @@ func TestDelIsForgiving(t *testing.T) {
 			}
 		}
 	}
-	d := &daemon{refusal: errors.New("the disk is full")}
-	config := conf(`"socket":"` + apitest.Serve(t, d) + `"`)
+	d := &runtimestest.Daemon{Refusal: errors.New("the disk is full")}
+	config := conf(`"socket":"` + runtimestest.Serve(t, d) + `"`)
 	if code, out, _ := run(t, environment("DEL"), strings.NewReader(config)); code != types.ErrInternal || !strings.Contains(out, "the disk is full") {
 		t.Errorf("code %d: %s", code, out)
 	}
-	if want := []any{api.DetachRequest{Owner: "cni:pods/c1/eth0"}}; !reflect.DeepEqual(d.asked, want) {
-		t.Errorf("asked %+v, want %+v", d.asked, want)
+	if want := []any{api.DetachRequest{Owner: "cni:pods/c1/eth0"}}; !reflect.DeepEqual(d.Asked, want) {
+		t.Errorf("asked %+v, want %+v", d.Asked, want)
 	}
 }
 
 // TestRequests: what the daemon is asked for, by configuration and arguments.
 func TestRequests(t *testing.T) {
-	d := &daemon{refusal: api.Errorf(api.CodeUnavailable, "not now")}
+	d := &runtimestest.Daemon{Refusal: api.Errorf(api.CodeUnavailable, "not now")}
 	server := netip.MustParseAddr("169.254.83.53")
-	d.names = api.Names{Domain: "ripstop.internal", Address: &server}
-	socket, path := apitest.Serve(t, d), namespace(t)
+	d.Named = api.Names{Domain: "ripstop.internal", Address: &server}
+	socket, path := runtimestest.Serve(t, d), runtimestest.Namespace(t)
 	prefixes := func(texts ...string) (all []netip.Prefix) {
 		for _, text := range texts {
 			all = append(all, netip.MustParsePrefix(text))
@@ -219,19 +192,19 @@ func TestRequests(t *testing.T) {
 		{`"ipam":{"addresses":[{"address":"10.32.2.7/24"}]}`, "IP=10.32.2.8,10.33.0.9;MAC=02:00:5E:00:53:01", api.AttachRequest{Addresses: prefixes("10.32.2.8/24", "10.33.0.9/12"), MAC: "02:00:5e:00:53:01", Routes: names}},
 		{`"capabilities":{"ips":true,"mac":true},"runtimeConfig":{"ips":["fd12::9/64"],"mac":"02:00:5e:00:53:02"}`, "IP=10.32.2.8;MAC=02:00:5e:00:53:01", api.AttachRequest{Addresses: prefixes("fd12::9/64"), MAC: "02:00:5e:00:53:02"}},
 	} {
-		d.asked = nil
+		d.Asked = nil
 		config := `"socket":"` + socket + `"`
 		if c.config != "" {
 			config += "," + c.config
 		}
 		code, out, errOut := run(t, environment("ADD", "CNI_NETNS="+path, "CNI_ARGS="+c.args), strings.NewReader(conf(config)))
-		if code != types.ErrTryAgainLater || !strings.Contains(out, "not now") || len(d.asked) != 1 {
+		if code != types.ErrTryAgainLater || !strings.Contains(out, "not now") || len(d.Asked) != 1 {
 			t.Fatalf("%s: code %d: %s", c.config, code, out)
 		}
 		if noted := strings.Contains(errOut, "no_name"); noted != strings.Contains(c.args, "no_name") {
 			t.Errorf("%s: stderr %q", c.args, errOut)
 		}
-		got := d.asked[0].(api.AttachRequest)
+		got := d.Asked[0].(api.AttachRequest)
 		c.want.Netns, c.want.NetnsID, c.want.NoIPv6 = path, got.NetnsID, got.NoIPv6
 		c.want.Owner = "cni:pods/c1/eth0"
 		if c.want.Interface == "" {
@@ -242,48 +215,22 @@ func TestRequests(t *testing.T) {
 		}
 	}
 	for code, want := range map[api.Code]uint{api.CodeInvalid: 7, api.CodeConflict: 101, api.CodeUnsupported: 50, api.CodeStopping: 11, api.CodeInternal: 999} {
-		d.refusal = api.Errorf(code, "no")
+		d.Refusal = api.Errorf(code, "no")
 		if got, out, _ := run(t, environment("ADD", "CNI_NETNS="+path), strings.NewReader(conf(`"socket":"`+socket+`"`))); got != want {
 			t.Errorf("%s: code %d, want %d: %s", code, got, want, out)
 		}
 	}
 }
 
-// namespace makes one and returns its path.
-func namespace(t *testing.T) string {
-	t.Helper()
-	tuntest.NeedRoot(t)
-	dir := t.TempDir()
-	ns, err := netns.NewNamed(dir, "c1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ns.Close()
-		if err := netns.Delete(dir, "c1"); err != nil {
-			t.Error(err)
-		}
-	})
-	return filepath.Join(dir, "c1")
-}
-
 // standing is a daemon with an attachment of that namespace.
-func standing(path string) *daemon {
-	plan := api.AttachPlan{Netns: path, Interface: "eth0", HostInterface: "ripv0011223344", MAC: "02:00:5e:00:53:01", MTU: 1500, HostMTU: 65535, Existing: true,
-		Addresses: []netip.Prefix{netip.MustParsePrefix("10.32.0.1/12"), netip.MustParsePrefix("fd12::1/64")}, Routes: []netip.Prefix{netip.MustParsePrefix("169.254.83.53/32")}}
-	server := netip.MustParseAddr("169.254.83.53")
-	return &daemon{
-		plan:  plan,
-		names: api.Names{Domain: "ripstop.internal", Address: &server, Search: []string{"lab.example"}},
-		status: api.Status{Endpoints: []api.Endpoint{{Owner: "cni:pods/c1/eth0", State: api.EndpointHere, MAC: plan.MAC,
-			Addresses: plan.Addresses, Interface: plan.Interface, HostPort: plan.HostInterface}}},
-	}
+func standing(path string) *runtimestest.Daemon {
+	return runtimestest.Standing(path, "cni:pods/c1/eth0")
 }
 
 // TestResults: the result in every version, alone and behind another plug-in.
 func TestResults(t *testing.T) {
-	path := namespace(t)
-	socket := apitest.Serve(t, standing(path))
+	path := runtimestest.Namespace(t)
+	socket := runtimestest.Serve(t, standing(path))
 	const dns = `"dns":{"domain":"ripstop.internal","nameservers":["169.254.83.53"],"search":["ripstop.internal","lab.example"]}`
 	add := func(version, more, want string) {
 		t.Helper()
@@ -323,7 +270,7 @@ func TestResults(t *testing.T) {
 // TestCheckOfWhatIsKnown: what the daemon says of an attachment, before its namespace is
 // looked at.
 func TestCheckOfWhatIsKnown(t *testing.T) {
-	path := namespace(t)
+	path := runtimestest.Namespace(t)
 	for _, c := range []struct {
 		change func(*api.Endpoint)
 		code   uint
@@ -334,8 +281,8 @@ func TestCheckOfWhatIsKnown(t *testing.T) {
 		{func(*api.Endpoint) {}, 100, "no interface eth0"},
 	} {
 		d := standing(path)
-		c.change(&d.status.Endpoints[0])
-		config := conf(`"prevResult":{"cniVersion":"1.1.0"},"socket":"` + apitest.Serve(t, d) + `"`)
+		c.change(&d.State.Endpoints[0])
+		config := conf(`"prevResult":{"cniVersion":"1.1.0"},"socket":"` + runtimestest.Serve(t, d) + `"`)
 		if code, out, _ := run(t, environment("CHECK", "CNI_NETNS="+path), strings.NewReader(config)); code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("code %d, want %d with %q: %s", code, c.code, c.want, out)
 		}
@@ -343,9 +290,11 @@ func TestCheckOfWhatIsKnown(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	bridge := func(i api.IPAM) *daemon { return &daemon{status: api.Status{Bridge: "ripstop", IPAM: &i}} }
+	bridge := func(i api.IPAM) *runtimestest.Daemon {
+		return &runtimestest.Daemon{State: api.Status{Bridge: "ripstop", IPAM: &i}}
+	}
 	for _, c := range []struct {
-		d    *daemon
+		d    *runtimestest.Daemon
 		code uint
 		want string
 	}{
@@ -353,10 +302,10 @@ func TestStatus(t *testing.T) {
 		{bridge(api.IPAM{Waiting: "there is no address map yet"}), 0, ""}, // asking for an address makes it
 		{bridge(api.IPAM{Map: "00112233", Waiting: "this host has left the network"}), 50, "this host has left"},
 		{bridge(api.IPAM{SaveError: "no space left"}), 50, "no space left"},
-		{&daemon{status: api.Status{Mode: "routed"}}, 50, "--mode bridge"},
-		{&daemon{refusal: errors.New("a bug")}, 999, "a bug"},
+		{&runtimestest.Daemon{State: api.Status{Mode: "routed"}}, 50, "--mode bridge"},
+		{&runtimestest.Daemon{Refusal: errors.New("a bug")}, 999, "a bug"},
 	} {
-		code, out, _ := run(t, environment("STATUS"), strings.NewReader(conf(`"socket":"`+apitest.Serve(t, c.d)+`"`)))
+		code, out, _ := run(t, environment("STATUS"), strings.NewReader(conf(`"socket":"`+runtimestest.Serve(t, c.d)+`"`)))
 		if code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("code %d, want %d with %q: %s", code, c.code, c.want, out)
 		}
@@ -365,11 +314,11 @@ func TestStatus(t *testing.T) {
 
 // TestCollect: only what this network's runtime attached and has forgotten is detached.
 func TestCollect(t *testing.T) {
-	d := new(daemon)
+	d := new(runtimestest.Daemon)
 	for _, owner := range []string{"", "cni:pods/c1/eth0", "cni:pods/c1/eth1", "cni:pods/c2/eth0", "cni:pods2/c2/eth0", "docker:c2"} {
-		d.status.Endpoints = append(d.status.Endpoints, api.Endpoint{Owner: owner})
+		d.State.Endpoints = append(d.State.Endpoints, api.Endpoint{Owner: owner})
 	}
-	socket := apitest.Serve(t, d)
+	socket := runtimestest.Serve(t, d)
 	const valid = `[{"containerID":"c1","ifname":"eth1"},{"containerID":"c9","ifname":"eth0"}]`
 	first, second, third := api.DetachRequest{Owner: "cni:pods/c1/eth0"}, api.DetachRequest{Owner: "cni:pods/c1/eth1"}, api.DetachRequest{Owner: "cni:pods/c2/eth0"}
 	for said, want := range map[string][]any{
@@ -378,13 +327,13 @@ func TestCollect(t *testing.T) {
 		`,"cni.dev/valid-attachments":null`:     {first, second, third}, // a Go program's empty list
 		``:                                      nil,
 	} {
-		d.asked = nil
+		d.Asked = nil
 		code, out, errOut := run(t, environment("GC"), strings.NewReader(conf(`"socket":"`+socket+`"`+said)))
 		if code != 0 || out != "" || (errOut == "") != (said != "") {
 			t.Errorf("%s: code %d: %s%s", said, code, out, errOut)
 		}
-		if !reflect.DeepEqual(d.asked, want) {
-			t.Errorf("%s: asked %+v, want %+v", said, d.asked, want)
+		if !reflect.DeepEqual(d.Asked, want) {
+			t.Errorf("%s: asked %+v, want %+v", said, d.Asked, want)
 		}
 	}
 }
@@ -409,8 +358,8 @@ func FuzzConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		call := call{Stdio: Stdio{Out: io.Discard}, version: c.CNIVersion}
-		if err := call.print(extend(r, standing("/n").plan, "/n", types.DNS{})); err != nil {
+		call := call{Stdio: runtimes.Stdio{Out: io.Discard}, version: c.CNIVersion}
+		if err := call.print(extend(r, standing("/n").Plan, "/n", types.DNS{})); err != nil {
 			t.Errorf("an accepted configuration has no answer: %v", err)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"ripstop/mesh/api"
+	"ripstop/mesh/runtimes"
 )
 
 // config is the configuration of a network: what its administrator wrote and what the
@@ -151,9 +152,9 @@ func (i ipam) subnets() ([]netip.Prefix, error) {
 	if i.Subnet == "" {
 		return nil, nil
 	}
-	p, err := netip.ParsePrefix(i.Subnet)
-	if err != nil || p != p.Masked() {
-		return nil, invalid("ipam subnet %q: a subnet without host bits, such as 10.32.2.0/24", i.Subnet)
+	p, err := runtimes.ParseSubnet(i.Subnet)
+	if err != nil {
+		return nil, invalid("ipam %v", err)
 	}
 	return []netip.Prefix{p}, nil
 }
@@ -161,11 +162,11 @@ func (i ipam) subnets() ([]netip.Prefix, error) {
 // routes are the networks to be reached through the interface.
 func (i ipam) routes() (all []netip.Prefix, err error) {
 	for _, r := range i.Routes {
-		p, err := netip.ParsePrefix(r.Destination)
+		p, err := runtimes.ParseRoute(r.Destination)
 		if err != nil {
-			return nil, invalid("ipam route %q: a range with its prefix length, such as 10.40.0.0/16", r.Destination)
+			return nil, invalid("ipam %v", err)
 		}
-		all = append(all, p.Masked())
+		all = append(all, p)
 	}
 	return all, nil
 }

@@ -8,46 +8,15 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/utils"
 
 	"ripstop/mesh/api"
 	"ripstop/mesh/runtimes"
-	"ripstop/tun/attach"
-	"ripstop/tun/netns"
 )
 
 // del takes a container off the network. What is gone already, its namespace or the
-// daemon, is no failure.
+// daemon, is no failure; what is left without a namespace is found by GC.
 func (c *call) del(ctx context.Context) error {
-	err := runtimes.Detach(ctx, c.client, api.DetachRequest{Owner: c.owner()})
-	switch {
-	case api.IsCode(err, api.CodeNotFound):
-		return nil
-	case errors.Is(err, api.ErrUnreachable), api.IsCode(err, api.CodeStopping):
-		return c.unplug()
-	}
-	return err
-}
-
-// unplug removes the interface while no daemon runs. The next one finds that it is gone,
-// and gives the addresses back.
-func (c *call) unplug() error {
-	if c.netns == "" {
-		return nil // what is left of it is found by GC
-	}
-	if utils.ValidateInterfaceName(c.inside()) != nil {
-		return nil // nothing can be called so
-	}
-	inner, err := attach.Look(c.netns, c.inside())
-	switch {
-	case gone(err), errors.Is(err, netns.ErrNotNamespace), errors.Is(err, netns.ErrOwn): // ended; its name may be another's
-		return nil
-	case err != nil:
-		return err
-	case inner.HostInterface == "":
-		return nil
-	}
-	return attach.Unplug(attach.Plan{HostInterface: inner.HostInterface})
+	return runtimes.Release(ctx, c.client, c.owner(), c.netns, c.inside())
 }
 
 // collect takes off the network what the runtime attached to it and has forgotten. Of a

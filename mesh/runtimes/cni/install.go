@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 
 	"ripstop/mesh/api"
+	"ripstop/mesh/runtimes"
 )
 
 // Where runtimes look unless they are told otherwise.
@@ -61,10 +62,10 @@ func (i Installation) Check() error {
 func (i Installation) Make() error {
 	text, err := i.network()
 	if err == nil {
-		err = replace(i.Link(), func(path string) error { return os.Symlink(i.Program, path) })
+		err = runtimes.Link(i.Program, i.Link())
 	}
 	if err == nil {
-		err = replace(i.Conf(), func(path string) error { return os.WriteFile(path, text, 0o644) })
+		err = runtimes.Replace(i.Conf(), func(path string) error { return os.WriteFile(path, text, 0o644) })
 	}
 	if err != nil {
 		return fmt.Errorf("cni: install: %w", err)
@@ -75,7 +76,7 @@ func (i Installation) Make() error {
 // Remove takes both away, the configuration first. What is not there is no error.
 func (i Installation) Remove() error {
 	for _, path := range []string{i.Conf(), i.Link()} {
-		if err := os.Remove(path); err != nil && !gone(err) {
+		if err := runtimes.Remove(path); err != nil {
 			return fmt.Errorf("cni: remove: %w", err)
 		}
 	}
@@ -95,27 +96,6 @@ func (i Installation) network() ([]byte, error) {
 		}
 	}
 	var text bytes.Buffer
-	err := printJSON(&text, listed{CNIVersion: "1.0.0", CNIVersions: versions.SupportedVersions(), Name: i.Network, Plugins: []plugin{p}})
+	err := runtimes.PrintJSON(&text, listed{CNIVersion: "1.0.0", CNIVersions: versions.SupportedVersions(), Name: i.Network, Plugins: []plugin{p}})
 	return text.Bytes(), err
-}
-
-// replace makes a file beside path and then gives it that name, so that nobody finds
-// half of it. Its directory is made when it is missing.
-func replace(path string, write func(path string) error) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	// A name that no runtime takes for a configuration.
-	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	if err := os.Remove(fresh); err != nil && !gone(err) {
-		return err
-	}
-	err := write(fresh)
-	if err == nil {
-		err = os.Rename(fresh, path)
-	}
-	if err != nil {
-		os.Remove(fresh)
-	}
-	return err
 }

@@ -1,8 +1,6 @@
 package cni
 
 import (
-	"encoding/json"
-	"io"
 	"net"
 	"net/netip"
 
@@ -10,6 +8,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"ripstop/mesh/api"
+	"ripstop/mesh/runtimes"
 )
 
 // extend adds an attachment to the result of the plug-in before; nil: there is none. The
@@ -45,13 +44,5 @@ func (c *call) print(r *types100.Result) error {
 	if err != nil {
 		return err
 	}
-	return printJSON(c.Out, converted)
-}
-
-// printJSON writes one object.
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	return runtimes.PrintJSON(c.Out, converted)
 }
