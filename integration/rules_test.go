@@ -54,12 +54,13 @@ var allowed = map[string][]string{
 // inTests says what the tests of a package may import besides: what stands beside
 // it in the product, so that they run with the real one.
 var inTests = map[string][]string{
-	"mesh":                 {"mesh/store/storetest"},
-	"mesh/cli":             {"mesh/api/apitest", "route", "tun/firewall", "tun/tuntest"}, // whose counters it explains
-	"mesh/ipam":            {"mesh/gossip", "mesh/store", "mesh/store/storetest"},
-	"mesh/runtimes/cni":    {"mesh/runtimes/runtimestest"},
-	"mesh/runtimes/docker": {"mesh/api/apitest"},
-	"mesh/store":           {"mesh/store/storetest"},
+	"mesh":                   {"mesh/store/storetest"},
+	"mesh/cli":               {"mesh/api/apitest", "route", "tun/firewall", "tun/tuntest"}, // whose counters it explains
+	"mesh/ipam":              {"mesh/gossip", "mesh/store", "mesh/store/storetest"},
+	"mesh/runtimes/cni":      {"mesh/runtimes/runtimestest"},
+	"mesh/runtimes/docker":   {"mesh/api/apitest"},
+	"mesh/runtimes/netavark": {"mesh/runtimes/runtimestest"},
+	"mesh/store":             {"mesh/store/storetest"},
 }
 
 // foreign says where each of these outside packages may be imported.

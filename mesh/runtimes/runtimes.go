@@ -2,7 +2,7 @@
 // command line and the plug-ins of container runtimes have in common.
 //
 //	ripstop attach ──┐
-//	cni ─────────────┴─► Attach: api.Client reserves ─► attach.Plug in this process ─► commits ─► attach.Announce
+//	cni, netavark ───┴─► Attach: api.Client reserves ─► attach.Plug in this process ─► commits ─► attach.Announce
 //	docker ────────────► Lend:   api.Client reserves ─► attach.Lend in this process ─► commits
 //	                     Detach: api.Client detaches ─► attach.Unplug
 //	                     Release: the same, whatever is gone by then

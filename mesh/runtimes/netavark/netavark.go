@@ -1,0 +1,143 @@
+// Package netavark is ripstop as a driver of Podman's networks: a plug-in of netavark,
+// which runs plug-ins from its version 1.6 on.
+//
+//	podman network create -d ripstop-netavark NAME     podman run --network NAME, network connect
+//	  │ create                                           │ netavark: setup NETNS, teardown NETNS
+//	  │ stdin   the network as Podman has it             │ stdin   container, network, what is wished of both
+//	  ▼                                                  ▼
+//	check, and say who chooses addresses        setup     runtimes.Attach, and what came of it
+//	  │ stdout  the network as Podman keeps it  teardown  runtimes.Release
+//	  ▼                                                  │ stdout  interface, addresses, name server
+//	                                                     ▼
+//
+// After a failure stdout has {"error": "..."}, and the exit code is 1.
+//
+// Podman gives out addresses itself, each host for itself, unless a network says that
+// nobody does: create writes that, and setup asks ripstop. It writes too that the network
+// is internal, so that Podman names no gateway that is not there, and that Podman's own
+// name server is not wanted.
+//
+// A container is found again by its owner, which the daemon keeps:
+// "netavark:NETWORK/CONTAINER/INTERFACE".
+//
+// Read netavark.go first, then network.go and create.go, then call.go and setup.go.
+package netavark
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"ripstop/mesh/api"
+	"ripstop/mesh/runtimes"
+	"ripstop/tun/attach"
+)
+
+// Program is the name under which ripstop is this plug-in, and so the driver's name.
+const Program = "ripstop-netavark"
+
+// patience bounds a whole call. The daemon's own deadlines are shorter.
+const patience = time.Minute
+
+// maxInput bounds what is read, in bytes.
+const maxInput = 1 << 20
+
+const about = `This is ripstop as a driver of Podman's networks. Podman calls it; people install it by
+` + "`ripstop netavark install`" + `, and read more by ` + "`ripstop help netavark`" + `.
+`
+
+// apiVersion is the version of the protocol.
+const apiVersion = "1.0.0"
+
+// info is the answer to info.
+type info struct {
+	Version    string `json:"version"` // of ripstop
+	APIVersion string `json:"api_version"`
+}
+
+// call is one call of Podman or netavark.
+type call struct {
+	runtimes.Stdio
+	software string
+}
+
+// Main answers one call and returns the exit code. args are what stands behind the
+// program's name; software is the version of ripstop.
+func Main(ctx context.Context, args []string, stdio runtimes.Stdio, software string) int {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c := &call{stdio, software}
+	err := c.answer(ctx, args)
+	if err == nil {
+		return 0
+	}
+	if failed := runtimes.PrintJSON(stdio.Out, object{refusal(err)}); failed != nil {
+		fmt.Fprintf(stdio.Err, "%s: %v\n", Program, errors.Join(err, failed))
+	}
+	return 1
+}
+
+// answer does what the first argument asks for.
+func (c *call) answer(ctx context.Context, args []string) error {
+	verb, netns := argument(args, 0), argument(args, 1)
+	switch verb {
+	case "", "help", "-h", "--help":
+		_, err := io.WriteString(c.Out, about)
+		return err
+	case "info":
+		return runtimes.PrintJSON(c.Out, info{c.software, apiVersion})
+	case "create":
+		return c.create(ctx)
+	case "setup":
+		return c.setup(ctx, netns)
+	case "teardown":
+		return c.teardown(ctx, netns)
+	}
+	return fmt.Errorf("%.40q: there is no such command: it is create, setup, teardown or info", verb)
+}
+
+// argument is an argument, or empty where it is missing.
+func argument(args []string, i int) string {
+	if i < len(args) {
+		return args[i]
+	}
+	return ""
+}
+
+// read is what stands on stdin.
+func (c *call) read() ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(c.In, maxInput+1))
+	if err != nil {
+		return nil, fmt.Errorf("the call cannot be read: %w", err)
+	}
+	if len(b) > maxInput {
+		return nil, fmt.Errorf("the call has more than %d bytes", maxInput)
+	}
+	return b, nil
+}
+
+// note says on stderr, which Podman shows, what is no failure.
+func (c *call) note(format string, args ...any) {
+	fmt.Fprintf(c.Err, Program+": "+format+"\n", args...)
+}
+
+// object is an error as the protocol has it.
+type object struct {
+	Error string `json:"error"`
+}
+
+// refusal is what Podman's user is told of an error from below, with what helps.
+func refusal(err error) string {
+	switch {
+	case errors.Is(err, api.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("%v: Podman has to run as root", err)
+	case errors.Is(err, api.ErrUnreachable):
+		return fmt.Sprintf("%v: start one by `ripstop up`, or say by `podman network create -o socket=PATH` where it listens", err)
+	case errors.Is(err, attach.ErrInterfaceTaken):
+		return "the container has an interface of that name already: choose another one by `--network NAME:interface_name=rip0`"
+	}
+	return err.Error()
+}

@@ -1,0 +1,298 @@
+package netavark
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"ripstop/mesh/api"
+	"ripstop/mesh/runtimes"
+	"ripstop/mesh/runtimes/runtimestest"
+)
+
+// run is one call; refused is the error object's text, empty where it succeeds.
+func run(t *testing.T, stdin io.Reader, args ...string) (out, errOut, refused string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code := Main(t.Context(), args, runtimes.Stdio{In: stdin, Out: &stdout, Err: &stderr}, "1.2.3")
+	if code == 0 {
+		return stdout.String(), stderr.String(), ""
+	}
+	// Podman refuses an error object with anything else in it.
+	var o struct{ Error string }
+	d := json.NewDecoder(&stdout)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&o); err != nil || code != 1 || o.Error == "" || d.More() {
+		t.Fatalf("exit code %d, %v: no error object", code, err)
+	}
+	return "", stderr.String(), o.Error
+}
+
+// pods is a network as Podman gives it to create, with these fields beside.
+func pods(more string) string {
+	if more != "" {
+		more = "," + more
+	}
+	return `{"name":"pods","id":"2f25","driver":"ripstop-netavark","created":"2026-01-01T00:00:00Z","ipv6_enabled":false,"internal":false,"dns_enabled":true` + more + `}`
+}
+
+// web is what netavark gives to setup and teardown for a container on a network, with
+// these fields of the network and the container's wishes, and beside.
+func web(network, wishes, beside string) string {
+	comma := func(s string) string {
+		if s != "" {
+			s = "," + s
+		}
+		return s
+	}
+	return `{"container_id":"c1c1c1c1c1c1c1","container_name":"Web","port_mappings":null,"network":{"name":"pods","id":"2f25","driver":"ripstop-netavark",` +
+		`"network_interface":null,"subnets":null,"routes":null,"network_dns_servers":null,"ipam_options":{"driver":"none"},"internal":true,"dns_enabled":false,"ipv6_enabled":false` + comma(network) +
+		`},"network_options":{"interface_name":"eth0","static_ips":null,"static_mac":null,"options":null,"aliases":["c1c1c1c1c1c1"]` + comma(wishes) + `}` + comma(beside) + `}`
+}
+
+func options(pairs string) string { return `"options":{` + pairs + `}` }
+
+func TestWithoutPodman(t *testing.T) {
+	for _, args := range [][]string{nil, {"help"}, {"--help"}} {
+		if out, _, refused := run(t, nil, args...); !strings.Contains(out, "ripstop help netavark") {
+			t.Errorf("%v: %s%s", args, out, refused)
+		}
+	}
+	if out, _, _ := run(t, nil, "info"); strings.Join(strings.Fields(out), "") != `{"version":"1.2.3","api_version":"1.0.0"}` {
+		t.Errorf("info: %s", out)
+	}
+	if _, _, refused := run(t, nil, "fly"); !strings.Contains(refused, "create, setup, teardown or info") {
+		t.Errorf("fly: %s", refused)
+	}
+}
+
+// TestCreate: what Podman keeps is what it gave, but for who chooses addresses.
+func TestCreate(t *testing.T) {
+	socket := options(`"socket":"` + runtimestest.Serve(t, new(runtimestest.Daemon)) + `"`)
+	for _, more := range []string{
+		"", `"labels":{"a":"<b>"},"later":{"n":12345678901234567890}`, `"ipam_options":{"driver":"none"}`, `"subnets":[]`,
+		options(`"mtu":"1400","routes":"10.40.0.0/16, fd00:1::/64","socket":"/run/other.sock","ports":"ignore"`),
+		`"subnets":[{"subnet":"10.32.2.0/24"},{"subnet":"10.33.0.0/16"}],` + socket,
+	} {
+		out, errOut, refused := run(t, strings.NewReader(pods(more)), "create")
+		got, want := make(map[string]json.RawMessage), make(map[string]json.RawMessage)
+		if err := errors.Join(json.Unmarshal([]byte(out), &got), json.Unmarshal([]byte(pods(more)), &want)); err != nil || errOut != "" {
+			t.Fatalf("%s: %v: %s%s%s", more, err, out, errOut, refused)
+		}
+		want["ipam_options"], want["internal"], want["dns_enabled"] = json.RawMessage(`{"driver":"none"}`), json.RawMessage("true"), json.RawMessage("false")
+		for _, fields := range []map[string]json.RawMessage{got, want} {
+			for name, value := range fields {
+				var b bytes.Buffer
+				json.Compact(&b, value)
+				fields[name] = b.Bytes()
+			}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\n got %s\nwant %s", more, got, want)
+		}
+	}
+	out, errOut, _ := run(t, strings.NewReader(pods(`"subnets":[{"subnet":"192.0.2.0/24"}],`+options(`"socket":"/no/such/socket"`))), "create")
+	if !strings.Contains(out, "192.0.2.0/24") || !strings.Contains(errOut, "nobody has looked") {
+		t.Errorf("a subnet without a daemon: %s%s", out, errOut)
+	}
+}
+
+// TestRefusals: whatever a call gets wrong, the answer is an error object that says what.
+func TestRefusals(t *testing.T) {
+	nowhere := options(`"socket":"/no/such/socket"`)
+	answered := options(`"socket":"` + runtimestest.Serve(t, new(runtimestest.Daemon)) + `"`)
+	subnets := func(s string) string { return `"subnets":[{` + s + `}]` }
+	for _, c := range []struct{ verb, netns, stdin, want string }{
+		{"create", "", "", "no network of Podman's"},
+		{"create", "", `[]`, "no network of Podman's"},
+		{"create", "", `null`, `network ""`},
+		{"create", "", pods(options(`"mtu":1400`)), "no network of Podman's"},
+		{"create", "", `{"name":"a/b"}`, "letters, digits"},
+		{"create", "", `{"name":"` + strings.Repeat("a", 129) + `"}`, "128 at most"},
+		{"create", "", pods(options(`"vlan":"7"`)), `"vlan": there is no such option: known are mtu, ports, routes and socket`},
+		{"create", "", pods(options(`"mtu":"big"`)), "mtu=big: a size in bytes"},
+		{"create", "", pods(options(`"mtu":"0"`)), "mtu=0: a size in bytes"},
+		{"create", "", pods(options(`"socket":"s"`)), "whole path"},
+		{"create", "", pods(options(`"socket":"/` + strings.Repeat("s", 5000) + `"`)), "whole path"},
+		{"create", "", pods(options(`"routes":"10.40.0.0"`)), "prefix length"},
+		{"create", "", pods(options(`"ports":"yes"`)), "can only be ignore"},
+		{"create", "", pods(`"ipam_options":{"driver":"host-local"}`), "chooses addresses itself"},
+		{"create", "", pods(`"network_interface":"br7"`), "ripstop up --bridge"},
+		{"create", "", pods(`"routes":[{"destination":"10.40.0.0/16","gateway":"10.32.0.1"}]`), "-o routes="},
+		{"create", "", pods(`"network_dns_servers":["192.0.2.1"]`), "podman run --dns"},
+		{"create", "", pods(subnets(`"subnet":"10.32.2.1/24"`)), "without host bits"},
+		{"create", "", pods(subnets(`"subnet":"fd12::/64"`)), "comes by itself"},
+		{"create", "", pods(subnets(`"subnet":"10.32.2.0/24","gateway":"10.32.2.1"`)), "leave --gateway out"},
+		{"create", "", pods(subnets(`"subnet":"10.32.2.0/24","lease_range":{}`)), "leave --ip-range out"},
+		{"create", "", pods(subnets(`"subnet":"192.0.2.0/24"`) + "," + answered), "no part of ripstop's range 10.32.0.0/12"},
+		{"create", "", pods(subnets(`"subnet":"10.0.0.0/8"`) + "," + answered), "no part of ripstop's range 10.32.0.0/12"},
+		{"setup", "", web(nowhere, "", ""), "path of the container's network namespace"},
+		{"setup", strings.Repeat("n", 5000), web(nowhere, "", ""), "path of the container's network namespace"},
+		{"setup", "/no/such/netns", web(nowhere, "", ""), "start one by `ripstop up`"},
+		{"setup", "/no/such/netns", web(answered, "", ""), "/no/such/netns"},
+		{"setup", "/proc/self/ns/net", web(answered, "", ""), "own network namespace"},
+		{"setup", "/dev/null", web(answered, "", ""), "not a network namespace"},
+		{"setup", "/n", "", "no call of netavark"},
+		{"setup", "/n", `{}`, `network ""`},
+		{"setup", "/n", strings.Replace(web("", "", ""), "c1c1c1c1c1c1c1", "../x", 1), "container_id"},
+		{"setup", "/n", strings.Replace(web("", "", ""), "eth0", "", 1), "interface_name"},
+		{"setup", "/n", strings.Replace(web("", "", ""), "eth0", "a/b", 1), "interface_name"},
+		{"setup", "/n", strings.Replace(web("", "", ""), "eth0", strings.Repeat("e", 129), 1), "interface_name"},
+		{"setup", "/n", web(nowhere, `"static_mac":7`, ""), "no call of netavark"},
+		{"setup", "/n", web(options(`"vlan":"7"`), "", ""), `network pods: -o "vlan"`},
+		{"setup", "/n", web(`"ipam_options":{"driver":"host-local"}`, "", ""), "network pods: --ipam-driver"},
+		{"setup", "/n", web(nowhere, `"options":{"mode":"bridge"}`, ""), "--network pods:mode: there is no such option"},
+		{"setup", "/n", web(nowhere, "", `"port_mappings":[{"container_port":80,"host_port":8080,"host_ip":"","protocol":"tcp","range":1}]`), "podman network create -o ports=ignore"},
+		{"setup", "/n", web(answered, `"static_mac":"01:00:5e:00:53:01"`, ""), "unicast"},
+		{"setup", "/n", web(answered, `"static_ips":["web"]`, ""), "an IP address"},
+		{"setup", "/n", web(answered, `"static_ips":["192.0.2.1"]`, ""), "outside the network's range 10.32.0.0/12"},
+		{"setup", "/n", web(answered+`,"subnets":[{"subnet":"10.32.4.0/24","gateway":null,"lease_range":null}]`, `"static_ips":["10.32.5.1"]`, ""), "in none of the network's subnets [10.32.4.0/24]"},
+		{"teardown", "/n", "{", "no call of netavark"},
+		{"teardown", "/n", `{"network":{"name":"a/b"}}`, "letters, digits"},
+	} {
+		if out, _, refused := run(t, strings.NewReader(c.stdin), c.verb, c.netns); !strings.Contains(refused, c.want) {
+			t.Errorf("%s %.20s %.300s: want %q: %s%s", c.verb, c.netns, c.stdin, c.want, out, refused)
+		}
+	}
+	for _, verb := range []string{"create", "setup", "teardown"} {
+		if _, _, refused := run(t, strings.NewReader(strings.Repeat(" ", 2*maxInput)), verb, "/n"); !strings.Contains(refused, "more than 1048576 bytes") {
+			t.Errorf("%s of a long call: %s", verb, refused)
+		}
+	}
+}
+
+// TestTeardownIsForgiving: neither a missing daemon, nor a missing namespace, nor what
+// setup would refuse stands in the way of teardown.
+func TestTeardownIsForgiving(t *testing.T) {
+	const nowhere = `"socket":"/no/such/socket"`
+	for _, network := range []string{
+		options(nowhere), options(`"socket":"no path"`), options(nowhere + `,"vlan":"7"`), `"ipam_options":{"driver":"host-local"},` + options(nowhere),
+		options(`"socket":"` + runtimestest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeNotFound, "none")}) + `"`),
+		options(`"socket":"` + runtimestest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeStopping, "stopping")}) + `"`),
+	} {
+		for _, netns := range []string{"", "/no/such/netns", "/dev/null", "/proc/self/ns/net"} {
+			stdin := web(network, `"static_mac":7`, `"port_mappings":[{"container_port":80}]`)
+			if out, errOut, refused := run(t, strings.NewReader(stdin), "teardown", netns); out+errOut+refused != "" {
+				t.Errorf("%s in %q: %s%s%s", network, netns, out, errOut, refused)
+			}
+		}
+	}
+	d := &runtimestest.Daemon{Refusal: errors.New("the disk is full")}
+	stdin := web(options(`"socket":"`+runtimestest.Serve(t, d)+`"`), "", "")
+	if _, _, refused := run(t, strings.NewReader(stdin), "teardown", "/n"); !strings.Contains(refused, "the disk is full") {
+		t.Errorf("refused %q", refused)
+	}
+	if want := []any{api.DetachRequest{Owner: "netavark:pods/c1c1c1c1c1c1c1/eth0"}}; !reflect.DeepEqual(d.Asked, want) {
+		t.Errorf("asked %+v, want %+v", d.Asked, want)
+	}
+}
+
+func prefixes(texts ...string) (all []netip.Prefix) {
+	for _, text := range texts {
+		all = append(all, netip.MustParsePrefix(text))
+	}
+	return all
+}
+
+// TestRequests: what the daemon is asked for, by network and wishes.
+func TestRequests(t *testing.T) {
+	d := &runtimestest.Daemon{Refusal: api.Errorf(api.CodeUnavailable, "not now")}
+	server := netip.MustParseAddr("169.254.83.53")
+	d.Named = api.Names{Domain: "ripstop.internal", Address: &server}
+	socket, path := `"socket":"`+runtimestest.Serve(t, d)+`"`, runtimestest.Namespace(t)
+	names := prefixes("169.254.83.53/32")
+	const subnets = `"subnets":[{"subnet":"10.32.4.0/24","gateway":null,"lease_range":null},{"subnet":"10.32.5.0/24"}],`
+	for _, c := range []struct {
+		network, options, wishes, note string
+		want                           api.AttachRequest
+	}{
+		{"", "", "", "", api.AttachRequest{Name: "web", Routes: names}},
+		{"", `,"mtu":"1400","routes":"10.40.1.0/16"`, "", "", api.AttachRequest{Name: "web", MTU: 1400, Routes: append(prefixes("10.40.0.0/16"), names...)}},
+		{subnets, "", "", "", api.AttachRequest{Name: "web", Subnets: prefixes("10.32.4.0/24", "10.32.5.0/24"), Routes: names}},
+		{subnets, "", `"static_ips":["10.32.5.7"]`, "", api.AttachRequest{Name: "web", Subnets: prefixes("10.32.4.0/24"), Addresses: prefixes("10.32.5.7/24"), Routes: names}},
+		{subnets, "", `"static_ips":["fd12::7"]`, "", api.AttachRequest{Name: "web", Subnets: prefixes("10.32.4.0/24", "10.32.5.0/24"), Addresses: prefixes("fd12::7/64"), Routes: names}},
+		{"", "", `"static_ips":["10.32.2.7","10.40.0.9"],"static_mac":"02:00:5E:00:53:01"`, "", api.AttachRequest{Name: "web", MAC: "02:00:5e:00:53:01", Addresses: prefixes("10.32.2.7/24", "10.40.0.9/12"), Routes: names}},
+		{"", "", `"static_ips":["fd12::7"]`, "", api.AttachRequest{Name: "web", Addresses: prefixes("fd12::7/64")}},
+		{"", "", `"aliases":["c1c1c1c1c1c1","shop","web"]`, "found by one name, which is web, and not by shop", api.AttachRequest{Name: "web", Routes: names}},
+		{"", `,"ports":"ignore"`, `"aliases":["shop"]},"container_name":"web_1","port_mappings":[{"host_port":80}],"later":{"a":1`, `"web_1" is no name`, api.AttachRequest{Name: "shop", Routes: names}},
+		{"", "", `"aliases":[]},"container_name":"web_1","later":{"a":1`, `"web_1" is no name`, api.AttachRequest{Routes: names}},
+	} {
+		d.Asked = nil
+		stdin := web(c.network+options(socket+c.options), c.wishes, "")
+		_, errOut, refused := run(t, strings.NewReader(stdin), "setup", path)
+		if !strings.Contains(refused, "not now") || len(d.Asked) != 1 {
+			t.Fatalf("%s: refused %q", stdin, refused)
+		}
+		if !strings.Contains(errOut, c.note) || (errOut == "") != (c.note == "") {
+			t.Errorf("%s: stderr %q, want %q", stdin, errOut, c.note)
+		}
+		got := d.Asked[0].(api.AttachRequest)
+		c.want.Netns, c.want.NetnsID, c.want.NoIPv6 = path, got.NetnsID, got.NoIPv6
+		c.want.Owner, c.want.Interface = "netavark:pods/c1c1c1c1c1c1c1/eth0", "eth0"
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s:\n got %+v\nwant %+v", stdin, got, c.want)
+		}
+	}
+}
+
+// TestAnswer: what setup tells netavark of what stands.
+func TestAnswer(t *testing.T) {
+	path := runtimestest.Namespace(t)
+	d := runtimestest.Standing(path, "netavark:pods/c1c1c1c1c1c1c1/eth0")
+	stdin := web(options(`"socket":"`+runtimestest.Serve(t, d)+`"`), "", "")
+	setup := func(want string) {
+		t.Helper()
+		out, errOut, refused := run(t, strings.NewReader(stdin), "setup", path)
+		if got := strings.Join(strings.Fields(out), ""); got != want || errOut != "" {
+			t.Errorf("got %s%s%s\nwant %s", got, errOut, refused, want)
+		}
+	}
+	const interfaces = `{"interfaces":{"eth0":{"mac_address":"02:00:5e:00:53:01","subnets":[{"ipnet":"10.32.0.1/12"},{"ipnet":"fd12::1/64"}]}}`
+	setup(interfaces + `,"dns_server_ips":["169.254.83.53"],"dns_search_domains":["ripstop.internal","lab.example"]}`)
+	d.Named = api.Names{}
+	setup(interfaces + `}`)
+}
+
+// TestSetting: only a directory where Podman does not look has to be told to it.
+func TestSetting(t *testing.T) {
+	if !slices.Contains(searched, DefaultDir) || Setting(DefaultDir) != "" || Setting("/usr/lib/netavark/") != "" {
+		t.Error("a directory where Podman looks by itself has a setting")
+	}
+	if got, want := Setting("/opt/p"), "[network]\nnetavark_plugin_dirs = [\"/opt/p\"]\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// FuzzInput: no input makes the plug-in panic, and what is accepted has an owner that is
+// nobody else's.
+func FuzzInput(f *testing.F) {
+	f.Add(pods(options(`"mtu":"1400","routes":"10.40.0.0/16,fd00::/8"`) + `,"subnets":[{"subnet":"10.32.2.0/24"}]`))
+	f.Add(web(options(`"socket":"/s","ports":"ignore"`), `"static_ips":["10.32.0.1"],"static_mac":"02:00:5e:00:53:01"`, `"port_mappings":[{"host_port":1}]`))
+	f.Add(`{"container_id":"c","network":{"name":"n","subnets":[null],"routes":[null]},"network_options":{"interface_name":"e"}}`)
+	f.Fuzz(func(t *testing.T, input string) {
+		var n network
+		if json.Unmarshal([]byte(input), &n) == nil {
+			n.settings()
+		}
+		r, _, err := parseRequest([]byte(input))
+		p, placed := parsePlace([]byte(input))
+		if placed != nil {
+			return
+		}
+		if strings.Count(p.owner(), "/") != 2 || len(p.owner()) > 512 || !isPath(p.socket()) {
+			t.Errorf("owner %q, socket %q", p.owner(), p.socket())
+		}
+		if err == nil {
+			c := call{Stdio: runtimes.Stdio{Err: io.Discard}}
+			if name := c.name(p, r); name != "" && !api.ValidName(name) {
+				t.Errorf("name %q", name)
+			}
+		}
+	})
+}

@@ -1,0 +1,146 @@
+package netavark
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"ripstop/mesh/api"
+	"ripstop/mesh/runtimes"
+)
+
+// answer is what setup tells: Podman shows it, and writes the container's resolver file.
+type answer struct {
+	Interfaces map[string]netInterface `json:"interfaces"` // by name
+	Servers    []netip.Addr            `json:"dns_server_ips,omitempty"`
+	Search     []string                `json:"dns_search_domains,omitempty"`
+}
+
+type netInterface struct {
+	MAC     string       `json:"mac_address"`
+	Subnets []netAddress `json:"subnets"`
+}
+
+type netAddress struct {
+	Address netip.Prefix `json:"ipnet"` // host bits kept
+}
+
+// setup attaches a container. Asked again for what stands, it answers as before.
+func (c *call) setup(ctx context.Context, netns string) error {
+	b, err := c.read()
+	if err != nil {
+		return err
+	}
+	if netns == "" || len(netns) > maxPath {
+		return errors.New("setup of what? Behind it stands the path of the container's network namespace")
+	}
+	p, err := parsePlace(b)
+	if err != nil {
+		return err
+	}
+	r, s, err := parseRequest(b)
+	if err != nil {
+		return err
+	}
+	client := api.NewClient(s.socket)
+	defer client.Close()
+	q := api.AttachRequest{Netns: netns, Interface: p.Wishes.Interface, Owner: p.owner(), MTU: s.mtu, Routes: s.routes, Name: c.name(p, r)}
+	if err := r.choose(ctx, client, s, &q); err != nil {
+		return err
+	}
+	names, err := runtimes.TellNames(ctx, client, &q)
+	if err != nil {
+		return err
+	}
+	attached, err := runtimes.Attach(ctx, client, q)
+	if err != nil {
+		return err
+	}
+	if attached.Untold != nil {
+		c.note("attached, but the neighbours were not told: %v", attached.Untold)
+	}
+	return runtimes.PrintJSON(c.Out, answerOf(attached.Plan, names))
+}
+
+func answerOf(plan api.AttachPlan, names *api.Resolver) answer {
+	inside := netInterface{MAC: plan.MAC}
+	for _, p := range plan.Addresses {
+		inside.Subnets = append(inside.Subnets, netAddress{p})
+	}
+	a := answer{Interfaces: map[string]netInterface{plan.Interface: inside}}
+	if names != nil {
+		a.Servers, a.Search = names.Servers, names.Search
+	}
+	return a
+}
+
+// name is the endpoint's: the container's, or else the first of its aliases that can be
+// one. Podman adds the beginning of the ID to these, which nobody looks for.
+func (c *call) name(p place, r request) (name string) {
+	aliases := slices.DeleteFunc(r.Wishes.Aliases, func(alias string) bool { return strings.HasPrefix(p.Container, alias) })
+	for _, text := range append([]string{r.Container}, aliases...) {
+		switch given := runtimes.EndpointName(text); {
+		case given == "":
+			c.note("%.80q is no name of letters, digits, hyphens and dots with at most 63 characters: the container is not found by it", text)
+		case name == "":
+			name = given
+		case given != name:
+			c.note("the container is found by one name, which is %s, and not by %s", name, given)
+		}
+	}
+	return name
+}
+
+// choose fills in the MAC and the addresses that were chosen, and out of which subnets
+// the others are to come.
+func (r request) choose(ctx context.Context, client *api.Client, s settings, q *api.AttachRequest) (err error) {
+	if r.Wishes.MAC != "" {
+		if q.MAC, err = runtimes.ParseMAC(r.Wishes.MAC); err != nil {
+			return err
+		}
+	}
+	q.Subnets = slices.Clone(s.subnets)
+	for _, text := range r.Wishes.Addresses {
+		p, err := wholeAddress(ctx, client, s.subnets, text)
+		if err != nil {
+			return err
+		}
+		q.Addresses = append(q.Addresses, p)
+		q.Subnets = slices.DeleteFunc(q.Subnets, func(subnet netip.Prefix) bool { return subnet == p.Masked() })
+	}
+	return nil
+}
+
+// wholeAddress gives an address the prefix length of its subnet. One of IPv4 has to be in
+// one where there are some.
+func wholeAddress(ctx context.Context, client *api.Client, subnets []netip.Prefix, text string) (netip.Prefix, error) {
+	a, err := netip.ParseAddr(text)
+	if err != nil || !a.Is4() || len(subnets) == 0 {
+		return runtimes.WholeAddress(ctx, client, text)
+	}
+	for _, subnet := range subnets {
+		if subnet.Contains(a) {
+			return netip.PrefixFrom(a, subnet.Bits()), nil
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("address %v: it is in none of the network's subnets %v", a, subnets)
+}
+
+// teardown takes a container off the network. What is gone already, its namespace or the
+// daemon, is no failure.
+func (c *call) teardown(ctx context.Context, netns string) error {
+	b, err := c.read()
+	if err != nil {
+		return err
+	}
+	p, err := parsePlace(b)
+	if err != nil {
+		return err
+	}
+	client := api.NewClient(p.socket())
+	defer client.Close()
+	return runtimes.Release(ctx, client, p.owner(), netns, p.Wishes.Interface)
+}
