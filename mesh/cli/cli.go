@@ -8,7 +8,7 @@
 //	     doctor, report ────────────────┤──► api.Client where a daemon answers, and this host
 //	     secret, completion, demo, … ───┘    no daemon needed
 //
-//	ripstop-cni ──────────────────────────► runtimes/cni: the same program by another name
+//	ripstop-cni, ripstop-netavark ────────► runtimes/…: the same program by another name
 //
 // What scripts hold on to: data goes to stdout, everything else to stderr; --json
 // prints one object with "version": 1; the exit code is one of the constants here;
@@ -31,6 +31,7 @@ import (
 	"ripstop/mesh/api"
 	"ripstop/mesh/runtimes"
 	"ripstop/mesh/runtimes/cni"
+	"ripstop/mesh/runtimes/netavark"
 )
 
 // The exit codes.
@@ -59,8 +60,11 @@ const (
 // Main runs the program with args, of which the first is the name it was called by, and
 // returns the exit code. When ctx ends the command ends.
 func Main(ctx context.Context, args []string, stdio Stdio) int {
-	if filepath.Base(args[0]) == cni.Program {
+	switch filepath.Base(args[0]) {
+	case cni.Program:
 		return cni.Main(ctx, runtimes.Stdio(stdio))
+	case netavark.Program:
+		return netavark.Main(ctx, args[1:], runtimes.Stdio(stdio), software())
 	}
 	err := dispatch(ctx, args[1:], stdio)
 	if err == nil {

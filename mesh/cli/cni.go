@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"strings"
 
@@ -41,32 +40,24 @@ Examples:
   ripstop cni install --bin-dir /usr/lib/cni --name pods
   ripstop cni remove`
 
-// cniVerbs are what the first argument may be.
-var cniVerbs = []string{"install", "remove"}
-
 func cniCommand() command {
 	return command{
-		name: "cni", args: strings.Join(cniVerbs, "|") + " [flags]", words: cniVerbs, short: "be the CNI plug-in of container runtimes", client: true, text: cniText,
+		name: "cni", args: strings.Join(pluginVerbs, "|") + " [flags]", words: pluginVerbs, short: "be the CNI plug-in of container runtimes", client: true, text: cniText,
 		setup: func(flags *pflag.FlagSet) action {
 			var i cni.Installation
 			flags.StringVar(&i.BinDir, "bin-dir", cni.DefaultBinDir, "`DIR` where the runtime looks for plug-ins")
 			flags.StringVar(&i.ConfDir, "conf-dir", cni.DefaultConfDir, "`DIR` where it looks for networks")
 			flags.StringVar(&i.Network, "name", cni.DefaultNetwork, "`NAME` what the runtime is to call the network")
 			return func(_ context.Context, in *invocation, args []string) error {
-				if len(args) == 0 {
-					return misuse("cni does what? It is install or remove")
-				}
-				if err := oneOf("cni", args[0], cniVerbs...); err != nil {
-					return err
-				}
-				if err := noArguments(args[1:]); err != nil {
+				install, err := pluginVerb("cni", args)
+				if err != nil {
 					return err
 				}
 				if err := i.Check(); err != nil {
 					return misuse("--name: %v", err)
 				}
 				i.Socket = in.socket
-				if args[0] == "install" {
+				if install {
 					return installCNI(in, i)
 				}
 				if err := i.Remove(); err != nil {
@@ -78,13 +69,6 @@ func cniCommand() command {
 	}
 }
 
-// installed is what `cni install --json` prints.
-type installed struct {
-	versioned
-	Plugin        string `json:"plugin"`        // path
-	Configuration string `json:"configuration"` // path
-}
-
 func installCNI(in *invocation, i cni.Installation) (err error) {
 	if i.Program, err = os.Executable(); err != nil {
 		return err
@@ -92,9 +76,5 @@ func installCNI(in *invocation, i cni.Installation) (err error) {
 	if err := i.Make(); err != nil {
 		return err
 	}
-	if in.json {
-		return printJSON(in.Out, installed{head(), i.Link(), i.Conf()})
-	}
-	_, err = fmt.Fprintf(in.Out, "%s\n%s\n", i.Link(), i.Conf())
-	return err
+	return installed{head(), i.Link(), i.Conf()}.print(in)
 }

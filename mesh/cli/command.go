@@ -45,7 +45,7 @@ func commands() []command {
 		upCommand(), stopCommand(), resetCommand(),
 		secretCommand(),
 		connectCommand(), forgetCommand(),
-		attachCommand(), detachCommand(), exposeCommand(), hideCommand(), cniCommand(), dockerCommand(),
+		attachCommand(), detachCommand(), exposeCommand(), hideCommand(), cniCommand(), dockerCommand(), netavarkCommand(),
 		ipamCommand(), leaveCommand(), rmpeerCommand(),
 		dnsCommand(),
 		statusCommand(), pingCommand(), explainCommand(), doctorCommand(), reportCommand(), demoCommand(), completionCommand(), versionCommand(), manualCommand(),

@@ -1,0 +1,79 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"ripstop/mesh/runtimes"
+	"ripstop/mesh/runtimes/netavark"
+)
+
+const netavarkText = `
+Makes this program the driver ` + netavark.Program + ` of Podman's networks (Podman 5, with netavark 1.6
+or later): a plug-in of netavark, the same file under another name.
+
+  install   make the link in --plugin-dir
+  remove    take it away; detach nothing
+
+A network of Podman's is then made on each host, and its containers reach each other on all:
+
+  podman network create -d ` + netavark.Program + ` pods
+  podman run -d --name db --network pods IMAGE
+
+A container gets an address that ripstop chooses, and is found by its name, or by an alias where its
+name cannot be one. The daemon has to run on the host, and Podman as root in the host's own network
+namespace. What podman network create may say, all optional:
+
+  --subnet 10.32.2.0/24        choose addresses out of this part of ripstop's range; repeatable
+  -o mtu=1400                  largest packet of the containers, in bytes (default the network's)
+  -o routes=10.40.0.0/16       reached through the interface, too; more behind commas
+  -o socket=PATH               the daemon's socket
+  -o ports=ignore              another network of the container publishes its ports
+
+and podman run: --ip, --ip6, --mac-address, --network pods:interface_name=rip0. There is no gateway,
+and no port is published: for these a container gets another network of Podman's too.
+
+Examples:
+  ripstop netavark install
+  ripstop netavark install --plugin-dir /usr/lib/netavark
+  ripstop netavark remove`
+
+func netavarkCommand() command {
+	return command{
+		name: "netavark", args: strings.Join(pluginVerbs, "|") + " [flags]", words: pluginVerbs, short: "be a driver of Podman's networks", text: netavarkText,
+		setup: func(flags *pflag.FlagSet) action {
+			dir := flags.String("plugin-dir", netavark.DefaultDir, "`DIR` where Podman looks for plug-ins")
+			return func(_ context.Context, in *invocation, args []string) error {
+				install, err := pluginVerb("netavark", args)
+				switch {
+				case err != nil:
+					return err
+				case install:
+					return installNetavark(in, *dir)
+				}
+				if err := runtimes.Remove(netavark.Link(*dir)); err != nil {
+					return fmt.Errorf("netavark: remove: %w", err)
+				}
+				return in.done()
+			}
+		},
+	}
+}
+
+func installNetavark(in *invocation, dir string) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := runtimes.Link(program, netavark.Link(dir)); err != nil {
+		return fmt.Errorf("netavark: install: %w", err)
+	}
+	if setting := netavark.Setting(dir); setting != "" {
+		fmt.Fprintf(in.Err, "Podman does not look there by itself; in /etc/containers/containers.conf it takes\n\n%s\n", setting)
+	}
+	return installed{versioned: head(), Plugin: netavark.Link(dir)}.print(in)
+}
