@@ -28,7 +28,8 @@ const (
 type attachment struct {
 	Plan         api.AttachPlan `json:"plan"`
 	Name         string         `json:"name,omitempty"`
-	Owner        string         `json:"owner,omitempty"` // what a runtime knows it by
+	Aliases      []string       `json:"aliases,omitempty"` // lower case
+	Owner        string         `json:"owner,omitempty"`   // what a runtime knows it by
 	Claim        uint64         `json:"claim"`
 	AllowMAC     []string       `json:"allow_mac,omitempty"`
 	AllowAddress []string       `json:"allow_address,omitempty"`
@@ -113,7 +114,7 @@ func (a *attachment) label() string {
 
 // attachmentFor is the attachment that q asks for, checked for sense.
 func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
-	a := attachment{Name: q.Name, Owner: q.Owner, AllowMAC: q.AllowMAC, AllowAddress: q.AllowAddress}
+	a := attachment{Owner: q.Owner, AllowMAC: q.AllowMAC, AllowAddress: q.AllowAddress}
 	invalid := func(format string, args ...any) (attachment, error) {
 		return attachment{}, api.Errorf(api.CodeInvalid, format, args...)
 	}
@@ -128,8 +129,8 @@ func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
 	if len(q.Owner) > maxOwner {
 		return invalid("an owner of %d bytes, %d are the most", len(q.Owner), maxOwner)
 	}
-	if q.Name != "" && !api.ValidName(q.Name) {
-		return invalid("name %q: letters, digits, hyphens within, and dots between; 63 characters at most", q.Name)
+	if err := a.takeNames(q); err != nil {
+		return attachment{}, err
 	}
 	if err := n.nameServices(&a, q); err != nil {
 		return attachment{}, err
@@ -175,6 +176,31 @@ func (n *node) attachmentFor(q api.AttachRequest) (attachment, error) {
 		MTU: mtu, HostMTU: tun.MaxMTU,
 	}
 	return a, n.resolverFor(&a)
+}
+
+// takeNames takes up the names that an attachment is to be found by.
+func (a *attachment) takeNames(q api.AttachRequest) error {
+	if len(q.Aliases) > api.MaxAliases {
+		return api.Errorf(api.CodeInvalid, "%d aliases, %d are the most for one interface", len(q.Aliases), api.MaxAliases)
+	}
+	if q.Name == "" {
+		if len(q.Aliases) > 0 {
+			return api.Errorf(api.CodeInvalid, "aliases are names beside another one, which is missing")
+		}
+		return nil
+	}
+	for _, name := range append([]string{q.Name}, q.Aliases...) {
+		if !api.ValidName(name) {
+			return api.Errorf(api.CodeInvalid, "name %.80q: letters, digits, hyphens within, and dots between; 63 characters at most", name)
+		}
+	}
+	a.Name = q.Name
+	for _, alias := range q.Aliases {
+		if alias = strings.ToLower(alias); alias != strings.ToLower(a.Name) && !slices.Contains(a.Aliases, alias) {
+			a.Aliases = append(a.Aliases, alias)
+		}
+	}
+	return nil
 }
 
 // placeSum is a number for an interface of a namespace of this host: the same

@@ -221,7 +221,7 @@ func (n *node) endpointOf(a *attachment) api.Endpoint {
 		name = n.nameOf(a)
 	}
 	return api.Endpoint{
-		Name: name, MAC: a.Plan.MAC, Addresses: a.Plan.Addresses,
+		Name: name, Aliases: a.Aliases, MAC: a.Plan.MAC, Addresses: a.Plan.Addresses,
 		Host: n.identity.Name().String(), HostNickname: n.cfg.Nickname,
 		State: api.EndpointHere, Claim: a.Claim,
 		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns, Owner: a.Owner, Routes: a.Plan.Routes, DNS: a.DNS,

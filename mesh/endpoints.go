@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"ripstop/mesh/api"
@@ -101,7 +100,7 @@ func (n *node) publishAttachment(a *attachment, now time.Time) {
 		body.MTU = uint16(a.Plan.MTU)
 	}
 	if name := n.nameOf(a); name != "" {
-		body.Names = []string{name}
+		body.Names = append([]string{name}, a.Aliases...)
 	}
 	n.publish(now, gossip.KindEndpoint, a.key(), body)
 	n.publishServices(a, now)
@@ -190,8 +189,10 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 	if len(n.attachments)+len(n.reservations) >= maxAttachments {
 		return api.AttachPlan{}, api.Errorf(api.CodeConflict, "this host has %d attachments, the most it takes", maxAttachments)
 	}
-	if err := n.ownName(strings.ToLower(a.Name)); err != nil {
-		return api.AttachPlan{}, err
+	for _, name := range append([]string{n.nameOf(&a)}, a.Aliases...) {
+		if err := n.ownName(name); err != nil {
+			return api.AttachPlan{}, err
+		}
 	}
 	if err := n.claim(ctx, &a, q.Move); err != nil {
 		return api.AttachPlan{}, err
@@ -224,7 +225,7 @@ func reservationID() string {
 // satisfies reports whether a is what q asks for; b is what would be made of q. Chosen
 // addresses are as good as any others of the same subnets.
 func (a *attachment) satisfies(q api.AttachRequest, b *attachment) bool {
-	if q.MAC != "" && a.Plan.MAC != b.Plan.MAC || a.Name != b.Name || a.Owner != b.Owner ||
+	if q.MAC != "" && a.Plan.MAC != b.Plan.MAC || a.Name != b.Name || !slices.Equal(a.Aliases, b.Aliases) || a.Owner != b.Owner ||
 		!slices.Equal(a.Services, b.Services) || a.DNS != b.DNS ||
 		!slices.Equal(a.AllowMAC, b.AllowMAC) || !slices.Equal(a.AllowAddress, b.AllowAddress) {
 		return false

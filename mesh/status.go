@@ -282,7 +282,7 @@ func (n *node) statusEndpoints(nicknames map[crypto.Name]string) []api.Endpoint 
 		}
 		out := api.Endpoint{MAC: macOf(e.MAC), Host: e.Host.String(), HostNickname: nicknames[e.Host], State: state, Claim: e.Claim}
 		if len(e.Names) > 0 {
-			out.Name = e.Names[0]
+			out.Name, out.Aliases = e.Names[0], e.Names[1:]
 		}
 		for _, a := range e.Addresses {
 			out.Addresses = append(out.Addresses, netip.PrefixFrom(a, a.BitLen()))

@@ -118,7 +118,7 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	defer c.Close()
 	ctx := t.Context()
 	prefix := netip.MustParsePrefix("10.32.0.1/12")
-	attach := AttachRequest{Netns: "pid:1", NetnsID: NetnsID{Dev: 1 << 60, Inode: 1<<64 - 1}, Interface: "rip0", Addresses: []netip.Prefix{prefix}, MTU: 1340, Move: true, AllowMAC: []string{"any"},
+	attach := AttachRequest{Netns: "pid:1", NetnsID: NetnsID{Dev: 1 << 60, Inode: 1<<64 - 1}, Interface: "rip0", Name: "web", Aliases: []string{"shop"}, Addresses: []netip.Prefix{prefix}, MTU: 1340, Move: true, AllowMAC: []string{"any"},
 		Subnets: []netip.Prefix{prefix.Masked()}, AddressesFor: "vm", Sticky: true, NoIPv6: true, Deadline: Duration(1500 * time.Millisecond)}
 	allocate := AllocateRequest{For: "vm", Address: prefix.Addr(), Deadline: Duration(time.Second)}
 

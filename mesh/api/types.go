@@ -170,6 +170,7 @@ const (
 type Endpoint struct {
 	Version      int            `json:"version,omitempty"` // set where the endpoint is the whole answer
 	Name         string         `json:"name,omitempty"`
+	Aliases      []string       `json:"aliases,omitempty"` // further names
 	MAC          string         `json:"mac"`
 	Addresses    []netip.Prefix `json:"addresses"`
 	Host         string         `json:"host"` // name
@@ -206,6 +207,7 @@ type AttachRequest struct {
 	NetnsID      NetnsID        `json:"netns_id"`            // what it is
 	Interface    string         `json:"interface,omitempty"` // inside; empty = DefaultInterface
 	Name         string         `json:"name,omitempty"`      // endpoint's name; empty = none
+	Aliases      []string       `json:"aliases,omitempty"`   // it is found by these too; at most MaxAliases
 	Owner        string         `json:"owner,omitempty"`     // what a runtime knows it by, to detach it without its namespace; empty = none
 	MAC          string         `json:"mac,omitempty"`       // empty = chosen by the daemon
 	Addresses    []netip.Prefix `json:"addresses,omitempty"`
@@ -222,6 +224,9 @@ type AttachRequest struct {
 	Services     []string       `json:"services,omitempty"`      // NAME:PORT/PROTOCOL
 	DNS          bool           `json:"dns,omitempty"`           // the caller will write its resolver file
 }
+
+// MaxAliases is how many further names an endpoint has at most.
+const MaxAliases = 7
 
 // DefaultInterface is what an attached interface is called inside its namespace.
 const DefaultInterface = "rip0"
