@@ -128,11 +128,11 @@ func checkAddress(a netip.Prefix) error {
 	return nil
 }
 
-// checkName is the kernel's rule (dev_valid_name in net/core/dev.c), without the
-// letters that have a meaning to it or to a path.
 // ValidName reports whether an interface can be called so.
 func ValidName(name string) bool { return checkName(name) == nil }
 
+// checkName is the kernel's rule (dev_valid_name in net/core/dev.c), without the
+// letters that have a meaning to it or to a path.
 func checkName(name string) error {
 	if name == "" || len(name) >= unix.IFNAMSIZ || name == "." || name == ".." || strings.ContainsAny(name, "/:% \t\n\v\f\r") {
 		return fmt.Errorf("attach: interface %q: not an interface name: 1 to %d characters, no slash, colon, percent or space", name, unix.IFNAMSIZ-1)
