@@ -1,8 +1,8 @@
 package cni
 
 import (
+	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"strings"
 
@@ -34,13 +34,13 @@ type call struct {
 }
 
 // read takes the call from the environment and from stdin.
-func (c *call) read(v verb) error {
-	b, err := io.ReadAll(io.LimitReader(c.In, maxConfig+1))
-	if err != nil {
-		return refuse(types.ErrIOFailure, "the configuration cannot be read: %v", err)
+func (c *call) read(ctx context.Context, v verb) error {
+	b, err := c.ReadAll(ctx, maxConfig)
+	if errors.Is(err, runtimes.ErrTooLong) {
+		return refuse(types.ErrInvalidNetworkConfig, "%v", err)
 	}
-	if len(b) > maxConfig {
-		return refuse(types.ErrInvalidNetworkConfig, "the configuration has more than %d bytes", maxConfig)
+	if err != nil {
+		return refuse(types.ErrIOFailure, "%v", err)
 	}
 	if c.config, err = parseConfig(b, v.lenient); err != nil {
 		c.version = answerVersion(c.config.CNIVersion)

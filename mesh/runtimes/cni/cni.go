@@ -110,7 +110,7 @@ func (c *call) answer(ctx context.Context) error {
 	if !ok {
 		return refuse(types.ErrInvalidEnvironmentVariables, "CNI_COMMAND=%.40s: there is no such command", name)
 	}
-	if err := c.read(v); err != nil {
+	if err := c.read(ctx, v); err != nil {
 		return err
 	}
 	if c.before(v.since) {

@@ -2,6 +2,7 @@ package cni
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -132,6 +133,24 @@ func TestRefusals(t *testing.T) {
 	code, out, _ := run(t, environment("GC"), strings.NewReader(strings.Repeat(" ", 2*maxConfig)))
 	if code != types.ErrInvalidNetworkConfig || !strings.Contains(out, "more than 4194304 bytes") {
 		t.Errorf("a long configuration: code %d: %s", code, out)
+	}
+}
+
+// TestHungRuntime: a runtime that keeps its end of stdin open holds nobody up for longer
+// than the context lasts, which a signal ends.
+func TestHungRuntime(t *testing.T) {
+	silent, end := io.Pipe()
+	defer end.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stdout bytes.Buffer
+	env := environment("DEL")
+	code := Main(ctx, runtimes.Stdio{In: silent, Out: &stdout, Err: io.Discard, LookupEnv: func(name string) (string, bool) {
+		value, set := env[name]
+		return value, set
+	}})
+	if code != 1 || !strings.Contains(stdout.String(), "context canceled") {
+		t.Errorf("exit code %d: %s", code, stdout.String())
 	}
 }
 

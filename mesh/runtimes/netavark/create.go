@@ -15,7 +15,7 @@ import (
 // create checks a network that Podman is about to make, and says who does what for it.
 // What ripstop does not know of it stays as it is.
 func (c *call) create(ctx context.Context) error {
-	b, err := c.read()
+	b, err := c.ReadAll(ctx, maxInput)
 	if err != nil {
 		return err
 	}

@@ -107,18 +107,6 @@ func argument(args []string, i int) string {
 	return ""
 }
 
-// read is what stands on stdin.
-func (c *call) read() ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(c.In, maxInput+1))
-	if err != nil {
-		return nil, fmt.Errorf("the call cannot be read: %w", err)
-	}
-	if len(b) > maxInput {
-		return nil, fmt.Errorf("the call has more than %d bytes", maxInput)
-	}
-	return b, nil
-}
-
 // note says on stderr, which Podman shows, what is no failure.
 func (c *call) note(format string, args ...any) {
 	fmt.Fprintf(c.Err, Program+": "+format+"\n", args...)

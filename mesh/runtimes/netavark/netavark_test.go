@@ -2,6 +2,7 @@ package netavark
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -69,6 +70,21 @@ func TestWithoutPodman(t *testing.T) {
 	}
 	if _, _, refused := run(t, nil, "fly"); !strings.Contains(refused, "create, setup, teardown or info") {
 		t.Errorf("fly: %s", refused)
+	}
+}
+
+// TestHungCaller: a caller that keeps its end of stdin open holds nobody up for longer than
+// the context lasts, which a signal ends.
+func TestHungCaller(t *testing.T) {
+	silent, end := io.Pipe()
+	defer end.Close()
+	for _, verb := range []string{"create", "setup", "teardown"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		var stdout bytes.Buffer
+		if code := Main(ctx, []string{verb, "/n"}, runtimes.Stdio{In: silent, Out: &stdout, Err: io.Discard}, ""); code != 1 || !strings.Contains(stdout.String(), "context canceled") {
+			t.Errorf("%s: exit code %d: %s", verb, code, stdout.String())
+		}
 	}
 }
 

@@ -30,7 +30,7 @@ type netAddress struct {
 
 // setup attaches a container. Asked again for what stands, it answers as before.
 func (c *call) setup(ctx context.Context, netns string) error {
-	b, err := c.read()
+	b, err := c.ReadAll(ctx, maxInput)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func wholeAddress(ctx context.Context, client *api.Client, subnets []netip.Prefi
 // teardown takes a container off the network. What is gone already, its namespace or the
 // daemon, is no failure.
 func (c *call) teardown(ctx context.Context, netns string) error {
-	b, err := c.read()
+	b, err := c.ReadAll(ctx, maxInput)
 	if err != nil {
 		return err
 	}
