@@ -17,10 +17,12 @@ const releaseWait = 2 * time.Second
 // to release them when it is a move, and sets the claim number above every one
 // seen. n.mu must be held; it is let go of while another host is asked.
 func (n *node) claim(ctx context.Context, a *attachment, move bool) error {
+	mac, addrs := a.mac(), a.addrs()
+	// A container that was started again may be quicker than the look at the ports.
+	n.forgetEnded(time.Now(), func(other *attachment) bool { return other.holds(mac, addrs) })
 	if err := n.free(a); err != nil {
 		return err
 	}
-	mac, addrs := a.mac(), a.addrs()
 	alive := n.aliveHosts()
 	for _, e := range n.table.Endpoints() {
 		if e.Host == n.identity.Name() || !overlaps(e, mac, addrs) || !alive[e.Host] {

@@ -111,28 +111,37 @@ func (n *node) publishAttachment(a *attachment, now time.Time) {
 // namespace ended, and puts back on the bridge what somebody took off it. ports are
 // the bridge's. n.mu must be held.
 func (n *node) watchAttachments(now time.Time, ports []string) {
-	gone := false
-	n.attachments = slices.DeleteFunc(n.attachments, func(a *attachment) bool {
-		if a.Exposed || slices.Contains(ports, a.Plan.HostInterface) {
-			return false
+	missing := func(a *attachment) bool { return !slices.Contains(ports, a.Plan.HostInterface) }
+	for _, a := range n.attachments {
+		if a.Exposed || !missing(a) || !attach.PortExists(a.Plan.HostInterface) {
+			continue
 		}
-		if attach.PortExists(a.Plan.HostInterface) {
-			n.log.Warn("port was taken off the bridge; putting it back", "interface", a.Plan.HostInterface)
-			if err := n.install(a); err != nil {
-				n.log.Error("port cannot be put back", "interface", a.Plan.HostInterface, "error", err)
-			}
+		n.log.Warn("port was taken off the bridge; putting it back", "interface", a.Plan.HostInterface)
+		if err := n.install(a); err != nil {
+			n.log.Error("port cannot be put back", "interface", a.Plan.HostInterface, "error", err)
+		}
+	}
+	n.forgetEnded(now, missing)
+	n.sweepLeftovers(now)
+}
+
+// forgetEnded forgets those attachments of which their host ends vanished, because their
+// namespaces ended. n.mu must be held.
+func (n *node) forgetEnded(now time.Time, those func(*attachment) bool) {
+	before := len(n.attachments)
+	n.attachments = slices.DeleteFunc(n.attachments, func(a *attachment) bool {
+		if a.Exposed || !those(a) || attach.PortExists(a.Plan.HostInterface) {
 			return false
 		}
 		n.log.Info("attachment ended with its namespace", "endpoint", a.Name, "mac", a.Plan.MAC)
 		n.forgetAttachment(a, now)
-		gone = true
 		return true
 	})
-	n.sweepLeftovers(now)
-	if gone {
-		if err := n.saveAttachments(); err != nil {
-			n.log.Error("attachments cannot be saved", "error", err)
-		}
+	if len(n.attachments) == before {
+		return
+	}
+	if err := n.saveAttachments(); err != nil {
+		n.log.Error("attachments cannot be saved", "error", err)
 	}
 }
 

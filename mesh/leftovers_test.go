@@ -151,6 +151,29 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
+// TestForgetEnded: what holds an address whose host end is gone holds it no more, whatever
+// became of the others.
+func TestForgetEnded(t *testing.T) {
+	n, ns := host(t)
+	here, gone, other := attachedTo("ripvhere", 1), attachedTo("ripvgone", 2), attachedTo("ripvother", 3)
+	n.attachments = []*attachment{&here, &gone, &other}
+	err := ns.Do(func() error {
+		if err := makePorts(map[string]string{"ripvhere": "rs"}); err != nil {
+			return err
+		}
+		for _, a := range []attachment{here, gone} {
+			n.forgetEnded(time.Unix(1000, 0), func(b *attachment) bool { return b.holds(a.mac(), a.addrs()) })
+		}
+		return nil
+	})
+	if err != nil || !slices.Equal(n.attachments, []*attachment{&here, &other}) {
+		t.Errorf("%d attachments are left, %v", len(n.attachments), err)
+	}
+	if err := n.free(&gone); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRelease: a peer may ask for all that moved to it, and gets the containers'
 // endpoints with their interfaces, but not the host's own.
 func TestRelease(t *testing.T) {

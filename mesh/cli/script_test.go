@@ -23,17 +23,17 @@ import (
 
 	"ripstop/integration/lab"
 	"ripstop/mesh/api"
-	"ripstop/mesh/runtimes/netavark"
 	"ripstop/tun/tuntest"
 )
 
 func TestMain(m *testing.M) {
-	program := func() {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		os.Exit(Main(ctx, os.Args, Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv}))
-	}
-	testscript.Main(m, map[string]func(){"ripstop": program, netavark.Program: program})
+	testscript.Main(m, map[string]func(){
+		"ripstop": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			os.Exit(Main(ctx, os.Args, Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv}))
+		},
+	})
 }
 
 // TestScripts runs the command line as a person does; testdata/script holds what is
