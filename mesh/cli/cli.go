@@ -8,7 +8,7 @@
 //	     doctor, report ────────────────┤──► api.Client where a daemon answers, and this host
 //	     secret, completion, demo, … ───┘    no daemon needed
 //
-//	ripstop-cni, ripstop-netavark ────────► runtimes/…: the same program by another name
+//	ripstop-cni, …/netavark/ripstop ──────► runtimes/…: the same program by another name
 //
 // What scripts hold on to: data goes to stdout, everything else to stderr; --json
 // prints one object with "version": 1; the exit code is one of the constants here;
@@ -60,10 +60,10 @@ const (
 // Main runs the program with args, of which the first is the name it was called by, and
 // returns the exit code. When ctx ends the command ends.
 func Main(ctx context.Context, args []string, stdio Stdio) int {
-	switch filepath.Base(args[0]) {
-	case cni.Program:
+	switch {
+	case filepath.Base(args[0]) == cni.Program:
 		return cni.Main(ctx, runtimes.Stdio(stdio))
-	case netavark.Program:
+	case netavark.Called(args[0]):
 		return netavark.Main(ctx, args[1:], runtimes.Stdio(stdio), software())
 	}
 	err := dispatch(ctx, args[1:], stdio)

@@ -23,17 +23,20 @@ import (
 
 	"ripstop/integration/lab"
 	"ripstop/mesh/api"
+	"ripstop/mesh/runtimes/netavark"
 	"ripstop/tun/tuntest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"ripstop": func() {
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			os.Exit(Main(ctx, os.Args, Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv}))
-		},
-	})
+	program := func() {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		os.Exit(Main(ctx, os.Args, Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv}))
+	}
+	if netavark.Called(os.Args[0]) { // which testscript makes a bare name
+		program()
+	}
+	testscript.Main(m, map[string]func(){"ripstop": program})
 }
 
 // TestScripts runs the command line as a person does; testdata/script holds what is

@@ -2,13 +2,20 @@ package runtimes
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 )
 
-// Link makes path a link to program, in the place of what is there by that name.
+// Link makes path a link to program, in the place of what is there by that name, unless
+// that is the program itself.
 func Link(program, path string) error {
+	if there, err := os.Lstat(path); err == nil {
+		if own, err := os.Stat(program); err == nil && os.SameFile(own, there) {
+			return fmt.Errorf("%s is the program itself: have it stand elsewhere, and run it there", path)
+		}
+	}
 	return Replace(path, func(path string) error { return os.Symlink(program, path) })
 }
 

@@ -83,7 +83,7 @@ func parseRequest(b []byte) (r request, s settings, err error) {
 		return r, s, fmt.Errorf("network %s: %w", r.Network.Name, err)
 	}
 	for name := range r.Wishes.Options {
-		return r, s, fmt.Errorf("--network %s:%.80s: there is no such option: known are alias, interface_name, ip, ip6 and mac", r.Network.Name, name)
+		return r, s, fmt.Errorf("--network %s:%.80q: there is no such option: known are alias, interface_name, ip, ip6 and mac", r.Network.Name, name)
 	}
 	if len(r.Ports) > 0 && !s.ignorePorts {
 		return r, s, fmt.Errorf("port %d: network %s publishes no ports: leave -p out, since other containers reach port %d by the container's name or address; or have another network of the container publish it: `podman network create -o ports=ignore` makes one that leaves it to that",

@@ -1,16 +1,19 @@
 // Package netavark is ripstop as a driver of Podman's networks: a plug-in of netavark,
 // which runs plug-ins from its version 1.6 on.
 //
-//	podman network create -d ripstop-netavark NAME     podman run --network NAME, network connect
-//	  │ create                                           │ netavark: setup NETNS, teardown NETNS
-//	  │ stdin   the network as Podman has it             │ stdin   container, network, what is wished of both
-//	  ▼                                                  ▼
+//	podman network create -d ripstop NAME       podman run --network NAME, network connect
+//	  │ create                                    │ netavark: setup NETNS, teardown NETNS
+//	  │ stdin   the network as Podman has it      │ stdin   container, network, what is wished of both
+//	  ▼                                           ▼
 //	check, and say who chooses addresses        setup     runtimes.Attach, and what came of it
 //	  │ stdout  the network as Podman keeps it  teardown  runtimes.Release
-//	  ▼                                                  │ stdout  interface, addresses, name server
-//	                                                     ▼
+//	  ▼                                           │ stdout  interface, addresses, name server
+//	                                              ▼
 //
 // After a failure stdout has {"error": "..."}, and the exit code is 1.
+//
+// A driver is called as its file is, which for Podman's user is to be "ripstop", as with
+// Docker: so the program knows by the directory, too, that it is the plug-in.
 //
 // Podman gives out addresses itself, each host for itself, unless a network says that
 // nobody does: create writes that, and setup asks ripstop. It writes too that the network
@@ -20,7 +23,7 @@
 // A container is found again by its owner, which the daemon keeps:
 // "netavark:NETWORK/CONTAINER/INTERFACE".
 //
-// Read netavark.go first, then network.go and create.go, then call.go and setup.go.
+// Read netavark.go first, then network.go and create.go, then call.go, names.go and setup.go.
 package netavark
 
 import (
@@ -29,6 +32,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os/signal"
+	"path/filepath"
+	"syscall"
 	"time"
 
 	"ripstop/mesh/api"
@@ -36,17 +42,32 @@ import (
 	"ripstop/tun/attach"
 )
 
-// Program is the name under which ripstop is this plug-in, and so the driver's name.
-const Program = "ripstop-netavark"
+// Driver is the driver's name, and so that of the plug-in's file.
+const Driver = "ripstop"
+
+// dirName is what every directory is called in which Podman looks by itself.
+const dirName = "netavark"
+
+// Called reports whether a program of that name and path is this plug-in: Podman and
+// netavark call plug-ins by their whole path.
+func Called(program string) bool {
+	return filepath.IsAbs(program) && filepath.Base(program) == Driver && inPlace(filepath.Dir(program))
+}
+
+// inPlace reports whether a plug-in in that directory knows what it is.
+func inPlace(dir string) bool { return filepath.Base(dir) == dirName }
 
 // patience bounds a whole call. The daemon's own deadlines are shorter.
 const patience = time.Minute
 
+// undoTimeout bounds what is undone when nobody waits any more.
+const undoTimeout = 5 * time.Second
+
 // maxInput bounds what is read, in bytes.
 const maxInput = 1 << 20
 
-const about = `This is ripstop as a driver of Podman's networks. Podman calls it; people install it by
-` + "`ripstop netavark install`" + `, and read more by ` + "`ripstop help netavark`" + `.
+const about = `In a directory called ` + dirName + ` this is ripstop as a driver of Podman's networks. Podman calls
+it; people install it by ` + "`ripstop netavark install`" + `, and read more by ` + "`ripstop help netavark`" + `.
 `
 
 // apiVersion is the version of the protocol.
@@ -67,6 +88,8 @@ type call struct {
 // Main answers one call and returns the exit code. args are what stands behind the
 // program's name; software is the version of ripstop.
 func Main(ctx context.Context, args []string, stdio runtimes.Stdio, software string) int {
+	// A caller that died must not end the call before what it made is undone.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c := &call{stdio, software}
@@ -75,7 +98,7 @@ func Main(ctx context.Context, args []string, stdio runtimes.Stdio, software str
 		return 0
 	}
 	if failed := runtimes.PrintJSON(stdio.Out, object{refusal(err)}); failed != nil {
-		fmt.Fprintf(stdio.Err, "%s: %v\n", Program, errors.Join(err, failed))
+		c.note("%v", errors.Join(err, failed))
 	}
 	return 1
 }
@@ -96,7 +119,7 @@ func (c *call) answer(ctx context.Context, args []string) error {
 	case "teardown":
 		return c.teardown(ctx, netns)
 	}
-	return fmt.Errorf("%.40q: there is no such command: it is create, setup, teardown or info", verb)
+	return fmt.Errorf("%.40q: there is no such command: in a directory called %s this is Podman's plug-in, which has create, setup, teardown and info", verb, dirName)
 }
 
 // argument is an argument, or empty where it is missing.
@@ -109,7 +132,7 @@ func argument(args []string, i int) string {
 
 // note says on stderr, which Podman shows, what is no failure.
 func (c *call) note(format string, args ...any) {
-	fmt.Fprintf(c.Err, Program+": "+format+"\n", args...)
+	fmt.Fprintf(c.Err, Driver+": "+format+"\n", args...)
 }
 
 // object is an error as the protocol has it.

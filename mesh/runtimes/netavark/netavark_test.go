@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"ripstop/mesh/api"
@@ -40,7 +41,7 @@ func pods(more string) string {
 	if more != "" {
 		more = "," + more
 	}
-	return `{"name":"pods","id":"2f25","driver":"ripstop-netavark","created":"2026-01-01T00:00:00Z","ipv6_enabled":false,"internal":false,"dns_enabled":true` + more + `}`
+	return `{"name":"pods","id":"2f25","driver":"ripstop","created":"2026-01-01T00:00:00Z","ipv6_enabled":false,"internal":false,"dns_enabled":true` + more + `}`
 }
 
 // web is what netavark gives to setup and teardown for a container on a network, with
@@ -52,7 +53,7 @@ func web(network, wishes, beside string) string {
 		}
 		return s
 	}
-	return `{"container_id":"c1c1c1c1c1c1c1","container_name":"Web","port_mappings":null,"network":{"name":"pods","id":"2f25","driver":"ripstop-netavark",` +
+	return `{"container_id":"c1c1c1c1c1c1c1","container_name":"Web","port_mappings":null,"network":{"name":"pods","id":"2f25","driver":"ripstop",` +
 		`"network_interface":null,"subnets":null,"routes":null,"network_dns_servers":null,"ipam_options":{"driver":"none"},"internal":true,"dns_enabled":false,"ipv6_enabled":false` + comma(network) +
 		`},"network_options":{"interface_name":"eth0","static_ips":null,"static_mac":null,"options":null,"aliases":["c1c1c1c1c1c1"]` + comma(wishes) + `}` + comma(beside) + `}`
 }
@@ -68,7 +69,7 @@ func TestWithoutPodman(t *testing.T) {
 	if out, _, _ := run(t, nil, "info"); strings.Join(strings.Fields(out), "") != `{"version":"1.2.3","api_version":"1.0.0"}` {
 		t.Errorf("info: %s", out)
 	}
-	if _, _, refused := run(t, nil, "fly"); !strings.Contains(refused, "create, setup, teardown or info") {
+	if _, _, refused := run(t, nil, "fly"); !strings.Contains(refused, "create, setup, teardown and info") {
 		t.Errorf("fly: %s", refused)
 	}
 }
@@ -131,17 +132,22 @@ func TestRefusals(t *testing.T) {
 		{"create", "", pods(options(`"mtu":1400`)), "no network of Podman's"},
 		{"create", "", `{"name":"a/b"}`, "letters, digits"},
 		{"create", "", `{"name":"` + strings.Repeat("a", 129) + `"}`, "128 at most"},
-		{"create", "", pods(options(`"vlan":"7"`)), `"vlan": there is no such option: known are mtu, ports, routes and socket`},
-		{"create", "", pods(options(`"mtu":"big"`)), "mtu=big: a size in bytes"},
-		{"create", "", pods(options(`"mtu":"0"`)), "mtu=0: a size in bytes"},
+		{"create", "", pods(options(`"vlan":"7"`)), `"vlan": there is no such option: known are dns, mtu, ports, routes and socket`},
+		{"create", "", pods(options(`"mtu":"big"`)), `mtu="big": a size in bytes`},
+		{"create", "", pods(options(`"mtu":"0"`)), `mtu="0": a size in bytes`},
 		{"create", "", pods(options(`"socket":"s"`)), "whole path"},
 		{"create", "", pods(options(`"socket":"/` + strings.Repeat("s", 5000) + `"`)), "whole path"},
 		{"create", "", pods(options(`"routes":"10.40.0.0"`)), "prefix length"},
 		{"create", "", pods(options(`"ports":"yes"`)), "can only be ignore"},
+		{"create", "", pods(options(`"dns":"192.0.2.53"`)), "can only be none"},
+		{"create", "", pods(options(`"routes":"` + strings.Repeat("10.40.0.0/16,", 64) + `10.41.0.0/16"`)), "more than 64 routes"},
+		{"create", "", pods(options(`"routes":"\u001b[2J"`)), `routes="\x1b[2J"`},
+		{"create", "", pods(subnets(`"subnet":"10.32.2.0/24"},{"subnet":"10.32.0.0/16"`)), "subnets 10.32.2.0/24 and 10.32.0.0/16 overlap"},
+		{"create", "", pods(subnets(strings.Repeat(`"subnet":"10.32.2.0/24"},{`, 8) + `"subnet":"10.32.3.0/24"`)), "9 subnets, 8 are the most"},
 		{"create", "", pods(`"ipam_options":{"driver":"host-local"}`), "chooses addresses itself"},
 		{"create", "", pods(`"network_interface":"br7"`), "ripstop up --bridge"},
 		{"create", "", pods(`"routes":[{"destination":"10.40.0.0/16","gateway":"10.32.0.1"}]`), "-o routes="},
-		{"create", "", pods(`"network_dns_servers":["192.0.2.1"]`), "podman run --dns"},
+		{"create", "", pods(`"network_dns_servers":["192.0.2.1"]`), "-o dns=none"},
 		{"create", "", pods(subnets(`"subnet":"10.32.2.1/24"`)), "without host bits"},
 		{"create", "", pods(subnets(`"subnet":"fd12::/64"`)), "comes by itself"},
 		{"create", "", pods(subnets(`"subnet":"10.32.2.0/24","gateway":"10.32.2.1"`)), "leave --gateway out"},
@@ -163,7 +169,7 @@ func TestRefusals(t *testing.T) {
 		{"setup", "/n", web(nowhere, `"static_mac":7`, ""), "no call of netavark"},
 		{"setup", "/n", web(options(`"vlan":"7"`), "", ""), `network pods: -o "vlan"`},
 		{"setup", "/n", web(`"ipam_options":{"driver":"host-local"}`, "", ""), "network pods: --ipam-driver"},
-		{"setup", "/n", web(nowhere, `"options":{"mode":"bridge"}`, ""), "--network pods:mode: there is no such option"},
+		{"setup", "/n", web(nowhere, `"options":{"mode":"bridge"}`, ""), `--network pods:"mode": there is no such option`},
 		{"setup", "/n", web(nowhere, "", `"port_mappings":[{"container_port":80,"host_port":8080,"host_ip":"","protocol":"tcp","range":1}]`), "podman network create -o ports=ignore"},
 		{"setup", "/n", web(answered, `"static_mac":"01:00:5e:00:53:01"`, ""), "unicast"},
 		{"setup", "/n", web(answered, `"static_ips":["web"]`, ""), "an IP address"},
@@ -235,9 +241,8 @@ func TestRequests(t *testing.T) {
 		{subnets, "", `"static_ips":["fd12::7"]`, "", api.AttachRequest{Name: "web", Subnets: prefixes("10.32.4.0/24", "10.32.5.0/24"), Addresses: prefixes("fd12::7/64"), Routes: names}},
 		{"", "", `"static_ips":["10.32.2.7","10.40.0.9"],"static_mac":"02:00:5E:00:53:01"`, "", api.AttachRequest{Name: "web", MAC: "02:00:5e:00:53:01", Addresses: prefixes("10.32.2.7/24", "10.40.0.9/12"), Routes: names}},
 		{"", "", `"static_ips":["fd12::7"]`, "", api.AttachRequest{Name: "web", Addresses: prefixes("fd12::7/64")}},
-		{"", "", `"aliases":["c1c1c1c1c1c1","shop","web"]`, "found by one name, which is web, and not by shop", api.AttachRequest{Name: "web", Routes: names}},
-		{"", `,"ports":"ignore"`, `"aliases":["shop"]},"container_name":"web_1","port_mappings":[{"host_port":80}],"later":{"a":1`, `"web_1" is no name`, api.AttachRequest{Name: "shop", Routes: names}},
-		{"", "", `"aliases":[]},"container_name":"web_1","later":{"a":1`, `"web_1" is no name`, api.AttachRequest{Routes: names}},
+		{"", `,"dns":"none"`, "", "", api.AttachRequest{Name: "web"}},
+		{"", `,"ports":"ignore"`, `"aliases":null},"port_mappings":[{"host_port":80}],"later":{"a":1`, "", api.AttachRequest{Name: "web", Routes: names}},
 	} {
 		d.Asked = nil
 		stdin := web(c.network+options(socket+c.options), c.wishes, "")
@@ -254,6 +259,52 @@ func TestRequests(t *testing.T) {
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s:\n got %+v\nwant %+v", stdin, got, c.want)
 		}
+	}
+}
+
+// TestNames: what a container is found by, of its name, its aliases and what Podman adds.
+func TestNames(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		aliases []string
+		want    string
+		note    string
+	}{
+		{"Web", []string{"c1c1c1c1c1c1"}, "web", ""},
+		{"web", []string{"shop", "Web", "shop", "in.shop", "c1c1c1c1c1c1"}, "web shop in.shop", ""},
+		{"infallible_galileo", nil, "infallible-galileo", ""},
+		{"proj_db_1", []string{"db", "c1"}, "proj-db-1 db c1", ""}, // an ID may begin like an alias
+		{"_web", []string{"db"}, "db", `"_web" is no name`},
+		{"web..1", nil, "", `"web..1" is no name`},
+		{"web", []string{"a", "b", "c", "d", "e", "f", "g", "h", "a"}, "web a b c d e f g", "8 names are the most for a container: it is not found by h"},
+	} {
+		var stderr bytes.Buffer
+		call := call{Stdio: runtimes.Stdio{Err: &stderr}}
+		r := request{Container: c.name}
+		r.Wishes.Aliases = c.aliases
+		name, aliases := call.names(place{Container: "c1c1c1c1c1c1c1"}, r)
+		if got := strings.Join(append([]string{name}, aliases...), " "); got != c.want {
+			t.Errorf("%s, %q: got %q, want %q", c.name, c.aliases, got, c.want)
+		}
+		if text := stderr.String(); !strings.Contains(text, c.note) || (text == "") != (c.note == "") {
+			t.Errorf("%s, %q: stderr %q, want %q", c.name, c.aliases, text, c.note)
+		}
+	}
+}
+
+// deaf is stdout of a caller that is gone.
+type deaf struct{}
+
+func (deaf) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+// TestCallerGone: what stood before stays attached when nobody hears the answer.
+func TestCallerGone(t *testing.T) {
+	path := runtimestest.Namespace(t)
+	d := runtimestest.Standing(path, "netavark:pods/c1c1c1c1c1c1c1/eth0")
+	stdin := web(options(`"socket":"`+runtimestest.Serve(t, d)+`"`), "", "")
+	code := Main(t.Context(), []string{"setup", path}, runtimes.Stdio{In: strings.NewReader(stdin), Out: deaf{}, Err: io.Discard}, "")
+	if len(d.Asked) != 1 || code != 1 {
+		t.Errorf("exit code %d, asked %+v", code, d.Asked)
 	}
 }
 
@@ -275,9 +326,26 @@ func TestAnswer(t *testing.T) {
 	setup(interfaces + `}`)
 }
 
+// TestCalled: the program is the plug-in where install puts it, by its whole path.
+func TestCalled(t *testing.T) {
+	for _, dir := range searched {
+		if link, err := Link(dir + "/"); err != nil || !Called(link) {
+			t.Errorf("%s has the link %s, %v", dir, link, err)
+		}
+	}
+	for _, path := range []string{"ripstop", "/usr/local/bin/ripstop", "netavark/ripstop", "/opt/netavark/ripstop-cni", "/opt/netavark/x/ripstop", ""} {
+		if Called(path) {
+			t.Errorf("%q is the plug-in", path)
+		}
+	}
+	if link, err := Link("/opt/plugins"); err == nil || !strings.Contains(err.Error(), "as in /opt/netavark") {
+		t.Errorf("a link that is no plug-in: %s, %v", link, err)
+	}
+}
+
 // TestSetting: only a directory where Podman does not look has to be told to it.
 func TestSetting(t *testing.T) {
-	if !slices.Contains(searched, DefaultDir) || Setting(DefaultDir) != "" || Setting("/usr/lib/netavark/") != "" {
+	if !slices.Contains(searched, DefaultDir) || Setting(DefaultDir) != "" || Setting("/usr/lib/netavark") != "" {
 		t.Error("a directory where Podman looks by itself has a setting")
 	}
 	if got, want := Setting("/opt/p"), "[network]\nnetavark_plugin_dirs = [\"/opt/p\"]\n"; got != want {
@@ -306,8 +374,14 @@ func FuzzInput(f *testing.F) {
 		}
 		if err == nil {
 			c := call{Stdio: runtimes.Stdio{Err: io.Discard}}
-			if name := c.name(p, r); name != "" && !api.ValidName(name) {
-				t.Errorf("name %q", name)
+			name, aliases := c.names(p, r)
+			if len(aliases) > api.MaxAliases || name == "" && len(aliases) > 0 {
+				t.Errorf("name %q, aliases %q", name, aliases)
+			}
+			for _, given := range append(aliases, name) {
+				if given != "" && !api.ValidName(given) {
+					t.Errorf("name %q", given)
+				}
 			}
 		}
 	})

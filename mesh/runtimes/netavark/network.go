@@ -14,10 +14,12 @@ import (
 	"ripstop/mesh/runtimes"
 )
 
-// The longest name and path, in bytes.
+// The longest name and path, in bytes, and how much a network may have.
 const (
-	maxName = 128
-	maxPath = 4096
+	maxName    = 128
+	maxPath    = 4096
+	maxSubnets = 8 // each gives an address of IPv4 and one of IPv6, and 16 are an interface's most
+	maxRoutes  = 64
 )
 
 // network is the part of a network of Podman's that means something here, as it is given;
@@ -44,10 +46,11 @@ type settings struct {
 	mtu         int            // bytes; 0 = the daemon's
 	subnets     []netip.Prefix // an address of each; none: of the daemon's default subnet
 	routes      []netip.Prefix // reached through the interface
+	silent      bool           // containers are not told of ripstop's name server
 	ignorePorts bool           // ports are published by another network of the container
 }
 
-const knownOptions = "mtu, ports, routes and socket"
+const knownOptions = "dns, mtu, ports, routes and socket"
 
 // nobody is Podman's name for the address management of a network that has none of Podman's.
 const nobody = "none"
@@ -65,7 +68,7 @@ func (n *network) settings() (s settings, err error) {
 	case len(n.Routes) > 0:
 		return s, fmt.Errorf("--route: ripstop has no gateway: give the destination alone by -o routes=10.40.0.0/16")
 	case len(n.DNSServers) > 0:
-		return s, fmt.Errorf("--dns: the name server is ripstop's: for another one use `podman run --dns`")
+		return s, fmt.Errorf("--dns: the name server is ripstop's: for others make the network with -o dns=none, and use `podman run --dns`")
 	}
 	if s.subnets, err = n.subnets(); err != nil {
 		return s, err
@@ -75,6 +78,9 @@ func (n *network) settings() (s settings, err error) {
 
 // subnets are the parts of the range out of which addresses are to come.
 func (n *network) subnets() (all []netip.Prefix, err error) {
+	if len(n.Subnets) > maxSubnets {
+		return nil, fmt.Errorf("%d subnets, %d are the most", len(n.Subnets), maxSubnets)
+	}
 	for _, given := range n.Subnets {
 		p, err := runtimes.ParseSubnet(given.Subnet)
 		switch {
@@ -83,9 +89,12 @@ func (n *network) subnets() (all []netip.Prefix, err error) {
 		case !p.Addr().Is4():
 			return nil, fmt.Errorf("subnet %v: an IPv6 address comes by itself beside each IPv4 one: leave it out", p)
 		case given.Gateway != "":
-			return nil, fmt.Errorf("subnet %v: the gateway %.80s: ripstop has none: leave --gateway out, and make a network of an older version anew by `podman network create`", p, given.Gateway)
+			return nil, fmt.Errorf("subnet %v: the gateway %.80q: ripstop has none: leave --gateway out", p, given.Gateway)
 		case given.Lease != nil:
 			return nil, fmt.Errorf("subnet %v: ripstop chooses out of the whole of it: leave --ip-range out, or give a smaller --subnet", p)
+		}
+		if i := slices.IndexFunc(all, p.Overlaps); i >= 0 {
+			return nil, fmt.Errorf("subnets %v and %v overlap: leave one of them out", all[i], p)
 		}
 		all = append(all, p)
 	}
@@ -100,29 +109,43 @@ func (s *settings) take(options map[string]string) (err error) {
 		switch name {
 		case "socket":
 			if s.socket = value; !isPath(value) {
-				return fmt.Errorf("-o socket=%.200s: the whole path of the daemon's socket, such as %s", value, api.DefaultSocket)
+				return fmt.Errorf("-o socket=%.200q: the whole path of the daemon's socket, such as %s", value, api.DefaultSocket)
 			}
 		case "mtu":
 			if s.mtu, err = strconv.Atoi(value); err != nil || s.mtu <= 0 {
-				return fmt.Errorf("-o mtu=%.80s: a size in bytes, such as 1400", value)
+				return fmt.Errorf("-o mtu=%.80q: a size in bytes, such as 1400", value)
 			}
 		case "routes":
-			for text := range strings.SplitSeq(value, ",") {
-				p, err := runtimes.ParseRoute(strings.TrimSpace(text))
-				if err != nil {
-					return fmt.Errorf("-o routes=%.200s: %w", value, err)
-				}
-				s.routes = append(s.routes, p)
+			if s.routes, err = parseRoutes(value); err != nil {
+				return fmt.Errorf("-o routes=%.80q: %w", value, err)
+			}
+		case "dns":
+			if s.silent = value == "none"; !s.silent {
+				return fmt.Errorf("-o dns=%.80q: it can only be none", value)
 			}
 		case "ports":
 			if s.ignorePorts = value == "ignore"; !s.ignorePorts {
-				return fmt.Errorf("-o ports=%.80s: it can only be ignore", value)
+				return fmt.Errorf("-o ports=%.80q: it can only be ignore", value)
 			}
 		default:
 			return fmt.Errorf("-o %.80q: there is no such option: known are %s", name, knownOptions)
 		}
 	}
 	return nil
+}
+
+// parseRoutes reads networks with commas between.
+func parseRoutes(text string) (all []netip.Prefix, err error) {
+	for text := range strings.SplitSeq(text, ",") {
+		p, err := runtimes.ParseRoute(strings.TrimSpace(text))
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, p); len(all) > maxRoutes {
+			return nil, fmt.Errorf("more than %d routes", maxRoutes)
+		}
+	}
+	return all, nil
 }
 
 // isName reports whether Podman could have given something that name. It has no slash.

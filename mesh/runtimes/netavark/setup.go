@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"ripstop/mesh/api"
 	"ripstop/mesh/runtimes"
@@ -47,13 +46,16 @@ func (c *call) setup(ctx context.Context, netns string) error {
 	}
 	client := api.NewClient(s.socket)
 	defer client.Close()
-	q := api.AttachRequest{Netns: netns, Interface: p.Wishes.Interface, Owner: p.owner(), MTU: s.mtu, Routes: s.routes, Name: c.name(p, r)}
+	q := api.AttachRequest{Netns: netns, Interface: p.Wishes.Interface, Owner: p.owner(), MTU: s.mtu, Routes: s.routes}
+	q.Name, q.Aliases = c.names(p, r)
 	if err := r.choose(ctx, client, s, &q); err != nil {
 		return err
 	}
-	names, err := runtimes.TellNames(ctx, client, &q)
-	if err != nil {
-		return err
+	var names *api.Resolver
+	if !s.silent {
+		if names, err = runtimes.TellNames(ctx, client, &q); err != nil {
+			return err
+		}
 	}
 	attached, err := runtimes.Attach(ctx, client, q)
 	if err != nil {
@@ -62,7 +64,19 @@ func (c *call) setup(ctx context.Context, netns string) error {
 	if attached.Untold != nil {
 		c.note("attached, but the neighbours were not told: %v", attached.Untold)
 	}
-	return runtimes.PrintJSON(c.Out, answerOf(attached.Plan, names))
+	return c.tell(ctx, client, q, attached, names)
+}
+
+// tell answers. Where nobody hears it any more, Podman will not know of the attachment
+// and never take it off: what this call made is undone.
+func (c *call) tell(ctx context.Context, client *api.Client, q api.AttachRequest, attached runtimes.Attachment, names *api.Resolver) error {
+	err := runtimes.PrintJSON(c.Out, answerOf(attached.Plan, names))
+	if err == nil || attached.Plan.Existing {
+		return err
+	}
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	return errors.Join(err, runtimes.Release(late, client, q.Owner, q.Netns, q.Interface))
 }
 
 func answerOf(plan api.AttachPlan, names *api.Resolver) answer {
@@ -75,23 +89,6 @@ func answerOf(plan api.AttachPlan, names *api.Resolver) answer {
 		a.Servers, a.Search = names.Servers, names.Search
 	}
 	return a
-}
-
-// name is the endpoint's: the container's, or else the first of its aliases that can be
-// one. Podman adds the beginning of the ID to these, which nobody looks for.
-func (c *call) name(p place, r request) (name string) {
-	aliases := slices.DeleteFunc(r.Wishes.Aliases, func(alias string) bool { return strings.HasPrefix(p.Container, alias) })
-	for _, text := range append([]string{r.Container}, aliases...) {
-		switch given := runtimes.EndpointName(text); {
-		case given == "":
-			c.note("%.80q is no name of letters, digits, hyphens and dots with at most 63 characters: the container is not found by it", text)
-		case name == "":
-			name = given
-		case given != name:
-			c.note("the container is found by one name, which is %s, and not by %s", name, given)
-		}
-	}
-	return name
 }
 
 // choose fills in the MAC and the addresses that were chosen, and out of which subnets
