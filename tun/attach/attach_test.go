@@ -486,3 +486,29 @@ func TestInterruptedDumpsAreAskedAgain(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestAttachedTwice: of two interfaces of a namespace each has its routes, also where both
+// have the same, whichever goes first.
+func TestAttachedTwice(t *testing.T) {
+	l := newLab(t)
+	one, ns := l.plan(1)
+	two, _ := l.plan(2)
+	two.Netns, two.NetnsDev, two.NetnsInode, two.Interface = one.Netns, one.NetnsDev, one.NetnsInode, "rip1"
+	want := func(when string, n int) {
+		t.Helper()
+		for _, r := range one.Routes {
+			if got := strings.Count(state(t, ns), "route "+r.String()+" "); got != n {
+				t.Errorf("%s: %d routes to %s, want %d:\n%s", when, got, r, n, state(t, ns))
+			}
+		}
+	}
+	l.attach(one)
+	l.attach(two)
+	l.attach(one)
+	want("both attached", 2)
+	l.do(func() error { return Unplug(two) })
+	want("the second gone", 1)
+	l.attach(two)
+	l.do(func() error { return Unplug(one) })
+	want("the first gone", 1)
+}

@@ -250,7 +250,9 @@ func (p *plugger) route() error {
 		if r.Addr().Is4() {
 			route.Scope = netlink.SCOPE_LINK
 		}
-		if err := netlink.RouteReplace(route); err != nil {
+		// Before, and not in the place of, one through another interface, which must have
+		// its own when this one goes: to the name server, of a container attached twice.
+		if err := netlink.RouteAddEcmp(route); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("route %s: %w", r, err)
 		}
 	}
