@@ -198,6 +198,11 @@ func TestNetavark(t *testing.T) {
 	for _, name := range []string{"web.ripstop.internal", "shop-web-1.ripstop.internal"} {
 		s.resolves(b1.Place, name, dns.TypeA, to.String())
 	}
+	for _, line := range []string{"web endpoint", "shop-web-1 endpoint", "db endpoint"} {
+		if text := strings.Join(strings.Fields(s.run("b", "status", "dns")), " "); strings.Count(text, line) != 1 {
+			t.Errorf("status dns has no %s: %s", line, text)
+		}
+	}
 	s.resolves(a1.Place, "db.ripstop.internal", dns.TypeA, "10.32.77.1")
 	to = netip.MustParseAddr("10.32.77.1")
 	s.answered("a1", to, s.ping("a1", to, lab.PingConfig{Count: 3}))

@@ -133,21 +133,23 @@ func (b *backend) Names(context.Context) (api.Names, error) {
 		all.Problem = n.names.why()
 	}
 	n.mu.Lock()
-	zone, nicknames := n.names.zone, n.nicknames()
+	zone, nicknames, hosts := n.names.zone, n.nicknames(), n.names.hosts
 	n.mu.Unlock()
 	for source, records := range zone.All() {
-		if len(records) == 0 {
-			continue
+		host := crypto.Name([]byte(source[:16]))
+		for i, r := range records {
+			if i > 0 && r.Name == records[i-1].Name+"."+hosts[host].label {
+				continue // the same with the host's name behind it
+			}
+			e := api.Name{Name: r.Name, Kind: api.NameEndpoint, Addresses: r.Addresses, Port: r.Port, Target: r.Target, Host: host.String(), HostNickname: nicknames[host]}
+			switch {
+			case r.Port != 0:
+				e.Kind = api.NameService
+			case gossip.Kind(source[16]) == gossip.KindName:
+				e.Kind = api.NameAdded
+			}
+			all.Names = append(all.Names, e)
 		}
-		r, host := records[0], crypto.Name([]byte(source[:16]))
-		e := api.Name{Name: r.Name, Kind: api.NameEndpoint, Addresses: r.Addresses, Port: r.Port, Target: r.Target, Host: host.String(), HostNickname: nicknames[host]}
-		switch {
-		case r.Port != 0:
-			e.Kind = api.NameService
-		case gossip.Kind(source[16]) == gossip.KindName:
-			e.Kind = api.NameAdded
-		}
-		all.Names = append(all.Names, e)
 	}
 	slices.SortFunc(all.Names, func(a, b api.Name) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.HostNickname, b.HostNickname), strings.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
