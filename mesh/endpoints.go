@@ -275,7 +275,7 @@ func (n *node) commit(id string) (*attachment, error) {
 	}
 	a := &r.attachment
 	if !attach.PortExists(a.Plan.HostInterface) {
-		return nil, api.Errorf(api.CodeInvalid, "the daemon does not see %s: run `ripstop attach` in the daemon's own network namespace", a.Plan.HostInterface)
+		return nil, api.Errorf(api.CodeInvalid, "the daemon does not see %s: run `ripstop attach`, or as root the container runtime, in the daemon's own network namespace", a.Plan.HostInterface)
 	}
 	if err := n.install(a); err != nil {
 		return nil, err

@@ -32,8 +32,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -97,7 +99,7 @@ func Main(ctx context.Context, args []string, stdio runtimes.Stdio, software str
 	if err == nil {
 		return 0
 	}
-	if failed := runtimes.PrintJSON(stdio.Out, object{refusal(err)}); failed != nil {
+	if failed := runtimes.PrintJSON(stdio.Out, object{refusal(err, rootless())}); failed != nil {
 		c.note("%v", errors.Join(err, failed))
 	}
 	return 1
@@ -140,9 +142,22 @@ type object struct {
 	Error string `json:"error"`
 }
 
+// allUsers is what the kernel says of the users of a process that is in no user namespace:
+// from which to which number, and how many.
+const allUsers = "0 0 4294967295"
+
+// rootless reports whether the process is in a user namespace, as those of Podman without
+// root are.
+func rootless() bool {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(text)), " ") != allUsers
+}
+
 // refusal is what Podman's user is told of an error from below, with what helps.
-func refusal(err error) string {
+func refusal(err error, rootless bool) string {
 	switch {
+	case errors.Is(err, api.ErrUnreachable) && rootless:
+		return fmt.Sprintf("%v: start one by `ripstop up`, and run Podman as root: without, its networks are in a namespace of its own, away from the daemon's", err)
 	case errors.Is(err, api.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("%v: Podman has to run as root", err)
 	case errors.Is(err, api.ErrUnreachable):

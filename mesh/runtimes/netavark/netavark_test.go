@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -71,6 +73,25 @@ func TestWithoutPodman(t *testing.T) {
 	}
 	if _, _, refused := run(t, nil, "fly"); !strings.Contains(refused, "create, setup, teardown and info") {
 		t.Errorf("fly: %s", refused)
+	}
+}
+
+// TestUnreachable: who gets no answer of a daemon is told what to do about it.
+func TestUnreachable(t *testing.T) {
+	denied := fmt.Errorf("%w: %w", api.ErrUnreachable, fs.ErrPermission)
+	for _, c := range []struct {
+		err      error
+		rootless bool
+		want     string
+	}{
+		{api.ErrUnreachable, false, "start one by `ripstop up`"},
+		{denied, false, "has to run as root"},
+		{api.ErrUnreachable, true, "and run Podman as root: without"},
+		{denied, true, "and run Podman as root: without"},
+	} {
+		if got := refusal(c.err, c.rootless); !strings.Contains(got, c.want) {
+			t.Errorf("%v, rootless %v: %s", c.err, c.rootless, got)
+		}
 	}
 }
 
