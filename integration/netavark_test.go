@@ -229,6 +229,15 @@ func TestNetavark(t *testing.T) {
 	s.owned("a")
 	s.resolves(b1.Place, "web.ripstop.internal", dns.TypeA)
 
+	// A second network is one of another subnet, or none: what would not work is undone.
+	second := s.podman("b", nil, nil)
+	twice := second.container("db", map[string]any{"interface_name": "eth1"})
+	second.network["name"] = "second"
+	second.refused("by eth0: all networks of this driver are one Ethernet", twice, "setup", b1.Netns())
+	if got := s.interfaces("b1"); !slices.Equal(got, []string{"eth0"}) {
+		t.Errorf("interfaces after a second network was refused: %v", got)
+	}
+
 	// Other subnets are reached where both say so.
 	routes := map[string]string{"routes": "10.32.0.0/12"}
 	a, b = s.podman("a", routes, within("10.32.128.0/24")), s.podman("b", routes, within("10.32.129.0/24"))

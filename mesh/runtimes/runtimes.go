@@ -49,9 +49,11 @@ func Attach(ctx context.Context, client *api.Client, q api.AttachRequest) (Attac
 	}
 	defer ns.Close()
 	q.NetnsID.Dev, q.NetnsID.Inode = ns.ID()
-	if q.NoIPv6, err = withoutIPv6(ns); err != nil {
+	without, err := withoutIPv6(ns)
+	if err != nil {
 		return Attachment{}, err
 	}
+	q.NoIPv6 = q.NoIPv6 || without
 	reserved, err := client.Reserve(ctx, q)
 	if err != nil {
 		return Attachment{}, err

@@ -245,7 +245,7 @@ func prefixes(texts ...string) (all []netip.Prefix) {
 
 // TestRequests: what the daemon is asked for, by network and wishes.
 func TestRequests(t *testing.T) {
-	d := &runtimestest.Daemon{Refusal: api.Errorf(api.CodeUnavailable, "not now")}
+	d := &runtimestest.Daemon{NoPlace: api.Errorf(api.CodeUnavailable, "not now")}
 	server := netip.MustParseAddr("169.254.83.53")
 	d.Named = api.Names{Domain: "ripstop.internal", Address: &server}
 	socket, path := `"socket":"`+runtimestest.Serve(t, d)+`"`, runtimestest.Namespace(t)
@@ -361,6 +361,36 @@ func TestCalled(t *testing.T) {
 	}
 	if link, err := Link("/opt/plugins"); err == nil || !strings.Contains(err.Error(), "as in /opt/netavark") {
 		t.Errorf("a link that is no plug-in: %s, %v", link, err)
+	}
+}
+
+// TestOtherNetworks: what a container has of another network of this driver is to be in
+// another subnet, and takes the place of IPv6.
+func TestOtherNetworks(t *testing.T) {
+	path := runtimestest.Namespace(t)
+	d := runtimestest.Standing(path, "netavark:pods/c1c1c1c1c1c1c1/eth0")
+	d.Plan.Addresses = prefixes("10.32.5.1/24")
+	stdin := web(options(`"socket":"`+runtimestest.Serve(t, d)+`"`), "", "")
+	own := d.State.Endpoints[0]
+	for _, c := range []struct {
+		netns, owner, address string
+		second, refused       bool
+	}{
+		{path, "netavark:other/c1c1c1c1c1c1c1/eth1", "10.32.6.1/24", true, false},
+		{path, "netavark:other/c1c1c1c1c1c1c1/eth1", "10.32.0.1/12", true, true},
+		{path, own.Owner, "10.32.0.1/12", false, false},
+		{"/run/netns/old", "netavark:other/c1c1c1c1c1c1c1/eth1", "10.32.0.1/12", false, false},
+		{"", "", "10.32.0.1/12", false, false},
+	} {
+		d.Asked = nil
+		d.State.Endpoints = []api.Endpoint{own, {Netns: c.netns, Owner: c.owner, Addresses: prefixes(c.address), Interface: "eth1"}}
+		_, _, refused := run(t, strings.NewReader(stdin), "setup", path)
+		if strings.Contains(refused, "in the subnet 10.32.0.0/12 already, by eth1") != c.refused || (refused == "") == c.refused {
+			t.Errorf("%+v: refused %q", c, refused)
+		}
+		if q := d.Asked[0].(api.AttachRequest); c.second && !q.NoIPv6 {
+			t.Errorf("%+v: asked %+v", c, q)
+		}
 	}
 }
 

@@ -57,6 +57,17 @@ func (c *call) setup(ctx context.Context, netns string) error {
 			return err
 		}
 	}
+	return c.attach(ctx, client, q, names)
+}
+
+// attach makes the attachment and answers. Where it is not wanted as it came out, or nobody
+// hears the answer, what this call made is undone: Podman would never take it off.
+func (c *call) attach(ctx context.Context, client *api.Client, q api.AttachRequest, names *api.Resolver) error {
+	others, err := others(ctx, client, q)
+	if err != nil {
+		return err
+	}
+	q.NoIPv6 = len(others) > 0 // all IPv6 addresses are of one subnet
 	attached, err := runtimes.Attach(ctx, client, q)
 	if err != nil {
 		return err
@@ -64,19 +75,36 @@ func (c *call) setup(ctx context.Context, netns string) error {
 	if attached.Untold != nil {
 		c.note("attached, but the neighbours were not told: %v", attached.Untold)
 	}
-	return c.tell(ctx, client, q, attached, names)
-}
-
-// tell answers. Where nobody hears it any more, Podman will not know of the attachment
-// and never take it off: what this call made is undone.
-func (c *call) tell(ctx context.Context, client *api.Client, q api.AttachRequest, attached runtimes.Attachment, names *api.Resolver) error {
-	err := runtimes.PrintJSON(c.Out, answerOf(attached.Plan, names))
+	if err = apart(attached.Plan, others); err == nil {
+		err = runtimes.PrintJSON(c.Out, answerOf(attached.Plan, names))
+	}
 	if err == nil || attached.Plan.Existing {
 		return err
 	}
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	return errors.Join(err, runtimes.Release(late, client, q.Owner, q.Netns, q.Interface))
+}
+
+// others are what a namespace has attached beside what q asks for: by other networks of
+// this driver.
+func others(ctx context.Context, client *api.Client, q api.AttachRequest) ([]api.Endpoint, error) {
+	status, err := client.Status(ctx)
+	return slices.DeleteFunc(status.Endpoints, func(e api.Endpoint) bool { return e.Netns != q.Netns || e.Owner == q.Owner }), err
+}
+
+// apart refuses an address in a subnet that the container is in already: its answers would
+// leave by the interface it has there, whose port takes no such address.
+func apart(plan api.AttachPlan, others []api.Endpoint) error {
+	for _, e := range others {
+		for _, p := range plan.Addresses {
+			if i := slices.IndexFunc(e.Addresses, p.Overlaps); i >= 0 {
+				return fmt.Errorf("the container is in the subnet %v already, by %s: all networks of this driver are one Ethernet, so it needs one of them, or some with subnets apart: `podman network create --subnet`",
+					e.Addresses[i].Masked(), e.Interface)
+			}
+		}
+	}
+	return nil
 }
 
 func answerOf(plan api.AttachPlan, names *api.Resolver) answer {

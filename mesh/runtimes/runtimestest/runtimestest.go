@@ -4,6 +4,7 @@ package runtimestest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -20,6 +21,7 @@ type Daemon struct {
 	api.Backend
 	Asked   []any // what Reserve and Detach were asked for
 	Refusal error
+	NoPlace error // Reserve's answer, where it is set
 	State   api.Status
 	Named   api.Names
 	Plan    api.AttachPlan
@@ -40,7 +42,7 @@ func (d *Daemon) IPAM(context.Context) (api.IPAM, error) {
 // Reserve is Plan.
 func (d *Daemon) Reserve(_ context.Context, q api.AttachRequest) (api.AttachPlan, error) {
 	d.Asked = append(d.Asked, q)
-	return d.Plan, d.Refusal
+	return d.Plan, errors.Join(d.Refusal, d.NoPlace)
 }
 
 // Detach detaches what has no interface.
