@@ -57,9 +57,9 @@ var inTests = map[string][]string{
 	"mesh":                   {"mesh/store/storetest"},
 	"mesh/cli":               {"mesh/api/apitest", "route", "tun/firewall", "tun/tuntest"}, // whose counters it explains
 	"mesh/ipam":              {"mesh/gossip", "mesh/store", "mesh/store/storetest"},
-	"mesh/runtimes/cni":      {"mesh/runtimes/runtimestest"},
+	"mesh/runtimes/cni":      {"mesh/api/apitest", "mesh/runtimes/runtimestest"},
 	"mesh/runtimes/docker":   {"mesh/api/apitest"},
-	"mesh/runtimes/netavark": {"mesh/runtimes/runtimestest"},
+	"mesh/runtimes/netavark": {"mesh/api/apitest", "mesh/runtimes/runtimestest"},
 	"mesh/store":             {"mesh/store/storetest"},
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"ripstop/mesh/api"
+	"ripstop/mesh/api/apitest"
 	"ripstop/mesh/runtimes"
 	"ripstop/mesh/runtimes/runtimestest"
 )
@@ -73,7 +74,7 @@ func TestWithoutARuntime(t *testing.T) {
 // code that says what.
 func TestRefusals(t *testing.T) {
 	const nowhere = `"socket":"/no/such/socket"`
-	answered := `"socket":"` + runtimestest.Serve(t, new(runtimestest.Daemon)) + `"`
+	answered := `"socket":"` + apitest.Serve(t, new(runtimestest.Daemon)) + `"`
 	for _, c := range []struct {
 		env    map[string]string
 		config string
@@ -161,8 +162,8 @@ func TestDelIsForgiving(t *testing.T) {
 	for _, config := range []string{
 		conf(nowhere), conf(nowhere + `,"nobody":1`), conf(nowhere + `,"mtu":"x","prevResult":7`),
 		conf(`"socket":"no path"`), conf(nowhere + `,"interface":"a/b"`),
-		conf(`"socket":"` + runtimestest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeNotFound, "none")}) + `"`),
-		conf(`"socket":"` + runtimestest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeStopping, "stopping")}) + `"`),
+		conf(`"socket":"` + apitest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeNotFound, "none")}) + `"`),
+		conf(`"socket":"` + apitest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeStopping, "stopping")}) + `"`),
 	} {
 		for _, env := range []map[string]string{
 			environment("DEL"), environment("DEL", "CNI_NETNS="), environment("DEL", "CNI_NETNS=/dev/null"),
@@ -174,7 +175,7 @@ func TestDelIsForgiving(t *testing.T) {
 		}
 	}
 	d := &runtimestest.Daemon{Refusal: errors.New("the disk is full")}
-	config := conf(`"socket":"` + runtimestest.Serve(t, d) + `"`)
+	config := conf(`"socket":"` + apitest.Serve(t, d) + `"`)
 	if code, out, _ := run(t, environment("DEL"), strings.NewReader(config)); code != types.ErrInternal || !strings.Contains(out, "the disk is full") {
 		t.Errorf("code %d: %s", code, out)
 	}
@@ -188,7 +189,7 @@ func TestRequests(t *testing.T) {
 	d := &runtimestest.Daemon{Refusal: api.Errorf(api.CodeUnavailable, "not now")}
 	server := netip.MustParseAddr("169.254.83.53")
 	d.Named = api.Names{Domain: "ripstop.internal", Address: &server}
-	socket, path := runtimestest.Serve(t, d), runtimestest.Namespace(t)
+	socket, path := apitest.Serve(t, d), runtimestest.Namespace(t)
 	prefixes := func(texts ...string) (all []netip.Prefix) {
 		for _, text := range texts {
 			all = append(all, netip.MustParsePrefix(text))
@@ -249,7 +250,7 @@ func standing(path string) *runtimestest.Daemon {
 // TestResults: the result in every version, alone and behind another plug-in.
 func TestResults(t *testing.T) {
 	path := runtimestest.Namespace(t)
-	socket := runtimestest.Serve(t, standing(path))
+	socket := apitest.Serve(t, standing(path))
 	const dns = `"dns":{"domain":"ripstop.internal","nameservers":["169.254.83.53"],"search":["ripstop.internal","lab.example"]}`
 	add := func(version, more, want string) {
 		t.Helper()
@@ -301,7 +302,7 @@ func TestCheckOfWhatIsKnown(t *testing.T) {
 	} {
 		d := standing(path)
 		c.change(&d.State.Endpoints[0])
-		config := conf(`"prevResult":{"cniVersion":"1.1.0"},"socket":"` + runtimestest.Serve(t, d) + `"`)
+		config := conf(`"prevResult":{"cniVersion":"1.1.0"},"socket":"` + apitest.Serve(t, d) + `"`)
 		if code, out, _ := run(t, environment("CHECK", "CNI_NETNS="+path), strings.NewReader(config)); code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("code %d, want %d with %q: %s", code, c.code, c.want, out)
 		}
@@ -324,7 +325,7 @@ func TestStatus(t *testing.T) {
 		{&runtimestest.Daemon{State: api.Status{Mode: "routed"}}, 50, "--mode bridge"},
 		{&runtimestest.Daemon{Refusal: errors.New("a bug")}, 999, "a bug"},
 	} {
-		code, out, _ := run(t, environment("STATUS"), strings.NewReader(conf(`"socket":"`+runtimestest.Serve(t, c.d)+`"`)))
+		code, out, _ := run(t, environment("STATUS"), strings.NewReader(conf(`"socket":"`+apitest.Serve(t, c.d)+`"`)))
 		if code != c.code || !strings.Contains(out, c.want) {
 			t.Errorf("code %d, want %d with %q: %s", code, c.code, c.want, out)
 		}
@@ -337,7 +338,7 @@ func TestCollect(t *testing.T) {
 	for _, owner := range []string{"", "cni:pods/c1/eth0", "cni:pods/c1/eth1", "cni:pods/c2/eth0", "cni:pods2/c2/eth0", "docker:c2"} {
 		d.State.Endpoints = append(d.State.Endpoints, api.Endpoint{Owner: owner})
 	}
-	socket := runtimestest.Serve(t, d)
+	socket := apitest.Serve(t, d)
 	const valid = `[{"containerID":"c1","ifname":"eth1"},{"containerID":"c9","ifname":"eth0"}]`
 	first, second, third := api.DetachRequest{Owner: "cni:pods/c1/eth0"}, api.DetachRequest{Owner: "cni:pods/c1/eth1"}, api.DetachRequest{Owner: "cni:pods/c2/eth0"}
 	for said, want := range map[string][]any{

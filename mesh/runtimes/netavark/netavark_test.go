@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"ripstop/mesh/api"
+	"ripstop/mesh/api/apitest"
 	"ripstop/mesh/runtimes"
 	"ripstop/mesh/runtimes/runtimestest"
 )
@@ -112,7 +113,7 @@ func TestHungCaller(t *testing.T) {
 
 // TestCreate: what Podman keeps is what it gave, but for who chooses addresses.
 func TestCreate(t *testing.T) {
-	socket := options(`"socket":"` + runtimestest.Serve(t, new(runtimestest.Daemon)) + `"`)
+	socket := options(`"socket":"` + apitest.Serve(t, new(runtimestest.Daemon)) + `"`)
 	for _, more := range []string{
 		"", `"labels":{"a":"<b>"},"later":{"n":12345678901234567890}`, `"ipam_options":{"driver":"none"}`, `"subnets":[]`,
 		options(`"mtu":"1400","routes":"10.40.0.0/16, fd00:1::/64","socket":"/run/other.sock","ports":"ignore"`),
@@ -144,7 +145,7 @@ func TestCreate(t *testing.T) {
 // TestRefusals: whatever a call gets wrong, the answer is an error object that says what.
 func TestRefusals(t *testing.T) {
 	nowhere := options(`"socket":"/no/such/socket"`)
-	answered := options(`"socket":"` + runtimestest.Serve(t, new(runtimestest.Daemon)) + `"`)
+	answered := options(`"socket":"` + apitest.Serve(t, new(runtimestest.Daemon)) + `"`)
 	subnets := func(s string) string { return `"subnets":[{` + s + `}]` }
 	for _, c := range []struct{ verb, netns, stdin, want string }{
 		{"create", "", "", "no network of Podman's"},
@@ -216,8 +217,8 @@ func TestTeardownIsForgiving(t *testing.T) {
 	const nowhere = `"socket":"/no/such/socket"`
 	for _, network := range []string{
 		options(nowhere), options(`"socket":"no path"`), options(nowhere + `,"vlan":"7"`), `"ipam_options":{"driver":"host-local"},` + options(nowhere),
-		options(`"socket":"` + runtimestest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeNotFound, "none")}) + `"`),
-		options(`"socket":"` + runtimestest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeStopping, "stopping")}) + `"`),
+		options(`"socket":"` + apitest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeNotFound, "none")}) + `"`),
+		options(`"socket":"` + apitest.Serve(t, &runtimestest.Daemon{Refusal: api.Errorf(api.CodeStopping, "stopping")}) + `"`),
 	} {
 		for _, netns := range []string{"", "/no/such/netns", "/dev/null", "/proc/self/ns/net"} {
 			stdin := web(network, `"static_mac":7`, `"port_mappings":[{"container_port":80}]`)
@@ -227,7 +228,7 @@ func TestTeardownIsForgiving(t *testing.T) {
 		}
 	}
 	d := &runtimestest.Daemon{Refusal: errors.New("the disk is full")}
-	stdin := web(options(`"socket":"`+runtimestest.Serve(t, d)+`"`), "", "")
+	stdin := web(options(`"socket":"`+apitest.Serve(t, d)+`"`), "", "")
 	if _, _, refused := run(t, strings.NewReader(stdin), "teardown", "/n"); !strings.Contains(refused, "the disk is full") {
 		t.Errorf("refused %q", refused)
 	}
@@ -248,7 +249,7 @@ func TestRequests(t *testing.T) {
 	d := &runtimestest.Daemon{NoPlace: api.Errorf(api.CodeUnavailable, "not now")}
 	server := netip.MustParseAddr("169.254.83.53")
 	d.Named = api.Names{Domain: "ripstop.internal", Address: &server}
-	socket, path := `"socket":"`+runtimestest.Serve(t, d)+`"`, runtimestest.Namespace(t)
+	socket, path := `"socket":"`+apitest.Serve(t, d)+`"`, runtimestest.Namespace(t)
 	names := prefixes("169.254.83.53/32")
 	const subnets = `"subnets":[{"subnet":"10.32.4.0/24","gateway":null,"lease_range":null},{"subnet":"10.32.5.0/24"}],`
 	for _, c := range []struct {
@@ -322,7 +323,7 @@ func (deaf) Write([]byte) (int, error) { return 0, syscall.EPIPE }
 func TestCallerGone(t *testing.T) {
 	path := runtimestest.Namespace(t)
 	d := runtimestest.Standing(path, "netavark:pods/c1c1c1c1c1c1c1/eth0")
-	stdin := web(options(`"socket":"`+runtimestest.Serve(t, d)+`"`), "", "")
+	stdin := web(options(`"socket":"`+apitest.Serve(t, d)+`"`), "", "")
 	code := Main(t.Context(), []string{"setup", path}, runtimes.Stdio{In: strings.NewReader(stdin), Out: deaf{}, Err: io.Discard}, "")
 	if len(d.Asked) != 1 || code != 1 {
 		t.Errorf("exit code %d, asked %+v", code, d.Asked)
@@ -333,7 +334,7 @@ func TestCallerGone(t *testing.T) {
 func TestAnswer(t *testing.T) {
 	path := runtimestest.Namespace(t)
 	d := runtimestest.Standing(path, "netavark:pods/c1c1c1c1c1c1c1/eth0")
-	stdin := web(options(`"socket":"`+runtimestest.Serve(t, d)+`"`), "", "")
+	stdin := web(options(`"socket":"`+apitest.Serve(t, d)+`"`), "", "")
 	setup := func(want string) {
 		t.Helper()
 		out, errOut, refused := run(t, strings.NewReader(stdin), "setup", path)
@@ -370,7 +371,7 @@ func TestOtherNetworks(t *testing.T) {
 	path := runtimestest.Namespace(t)
 	d := runtimestest.Standing(path, "netavark:pods/c1c1c1c1c1c1c1/eth0")
 	d.Plan.Addresses = prefixes("10.32.5.1/24")
-	stdin := web(options(`"socket":"`+runtimestest.Serve(t, d)+`"`), "", "")
+	stdin := web(options(`"socket":"`+apitest.Serve(t, d)+`"`), "", "")
 	own := d.State.Endpoints[0]
 	for _, c := range []struct {
 		netns, owner, address string

@@ -5,7 +5,6 @@ package runtimestest
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"testing"
@@ -63,26 +62,6 @@ func Standing(path, owner string) *Daemon {
 		State: api.Status{Endpoints: []api.Endpoint{{Owner: owner, State: api.EndpointHere, MAC: plan.MAC,
 			Addresses: plan.Addresses, Interface: plan.Interface, HostPort: plan.HostInterface}}},
 	}
-}
-
-// Serve runs d behind a socket for the time of a test, and returns the socket's path.
-func Serve(t *testing.T, d *Daemon) string {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s")
-	server, err := api.Listen(api.ServerConfig{Socket: socket, Backend: d, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	return socket
 }
 
 // Namespace makes a network namespace for the time of a test, and returns its path. The
