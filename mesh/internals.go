@@ -79,7 +79,7 @@ func (c *Config) settings() map[string]string {
 	return map[string]string{
 		"bind": listed(texts(c.Bind)), "advertise": listed(texts(c.Advertise)), "peers": fmt.Sprint(len(c.Peers)),
 		"peers-file": c.PeersFile, "no-discovery": fmt.Sprint(c.NoDiscovery), "mode": c.Mode, "bridge": c.Bridge, "device": c.Device,
-		"mtu": fmt.Sprint(c.MTU), "strict-ports": fmt.Sprint(c.StrictPorts), "no-offload": strings.Join(c.NoOffload, ","),
+		"mtu": fmt.Sprint(c.MTU), "strict-ports": fmt.Sprint(c.StrictPorts), "no-offload": strings.Join(c.NoOffload, ","), "nice": fmt.Sprint(c.Nice),
 		"no-dns": fmt.Sprint(c.NoDNS), "dns-domain": c.DNSDomain, "resolv-conf": c.ResolvConf, "ipv6": c.IPv6,
 	}
 }

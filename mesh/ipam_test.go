@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"ripstop/crypto"
 	"ripstop/mesh/api"
 	"ripstop/mesh/ipam"
 	"ripstop/mesh/store"
@@ -273,11 +274,7 @@ func TestHolder(t *testing.T) {
 	if _, err := release(); !api.IsCode(err, api.CodeConflict) || !strings.Contains(err.Error(), "ripstop detach") {
 		t.Errorf("released while it was reserved: %v", err)
 	}
-	n.mu.Lock()
-	a := n.reservations[plan.ID].attachment
-	n.attachments = append(n.attachments, &a)
-	delete(n.reservations, plan.ID)
-	n.mu.Unlock()
+	a := standing(n, plan)
 	if _, err := release(); !api.IsCode(err, api.CodeConflict) {
 		t.Errorf("released while it was attached: %v", err)
 	}
@@ -286,7 +283,7 @@ func TestHolder(t *testing.T) {
 	}
 	n.mu.Lock()
 	n.attachments = nil
-	n.giveBack(&a)
+	n.giveBack(a)
 	n.mu.Unlock()
 	again, err := b.Allocate(t.Context(), api.AllocateRequest{For: "docker:1"})
 	if err != nil || again.Addresses[0] != given.Addresses[0] {
@@ -315,5 +312,66 @@ func TestHolder(t *testing.T) {
 		if _, err := b.Reserve(t.Context(), wrong); !api.IsCode(err, api.CodeInvalid) {
 			t.Errorf("%+v: %v", wrong, err)
 		}
+	}
+}
+
+// standing is a reservation of n made an attachment, as after its commit.
+func standing(n *node, plan api.AttachPlan) *attachment {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a := n.reservations[plan.ID].attachment
+	n.attachments = append(n.attachments, &a)
+	delete(n.reservations, plan.ID)
+	return &a
+}
+
+// TestHolderMoves: an address that a name has is free for the host to which its endpoint
+// moved.
+func TestHolderMoves(t *testing.T) {
+	n := numbered(t)
+	begin(n)
+	b := (*backend)(n)
+	given, err := b.Allocate(t.Context(), api.AllocateRequest{For: "docker:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := b.Reserve(t.Context(), api.AttachRequest{Netns: "docker-1", Interface: "ripi1", Owner: "docker:n/1", MTU: 1500, Addresses: given.Addresses[:1], AddressesFor: "docker:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := standing(n, plan)
+	n.mu.Lock()
+	n.release(crypto.Name{9}, a.mac(), a.addrs())
+	n.mu.Unlock()
+	all, err := b.IPAM(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range all.Uses {
+		if u.For == "docker:1" && u.State != "resting" {
+			t.Errorf("%+v", u)
+		}
+	}
+}
+
+// TestStickyAgain: a container that was started again has its kept address, although nobody has
+// noticed yet that the interface of before is gone.
+func TestStickyAgain(t *testing.T) {
+	n := numbered(t)
+	begin(n)
+	b := (*backend)(n)
+	q := api.AttachRequest{Netns: "/run/netns/web1", Interface: "eth0", MTU: 1500, Name: "web", Sticky: true}
+	first, err := b.Reserve(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	standing(n, first)
+	q.Netns = "/run/netns/web2"
+	second, err := b.Reserve(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.Addresses[0] != first.Addresses[0] {
+		t.Errorf("it has %v, want %v", second.Addresses[0], first.Addresses[0])
 	}
 }

@@ -150,6 +150,9 @@ func (n *node) lease(ctx context.Context, a *attachment, wanted []ipam.Request, 
 	ipv6 := !w.noIPv6 && a.Plan.MTU >= minIPv6MTU
 	for i, q := range wanted {
 		n.mu.Lock()
+		if w.sticky { // whose container may have been started again quicker than the ports are looked at
+			n.forgetEnded(time.Now(), func(other *attachment) bool { return other.leased(q.ID) })
+		}
 		taken := !q.Addr.IsValid() && n.leased(q.ID, a)
 		if !taken {
 			a.Leases = append(a.Leases, lease{ID: q.ID, Addr: q.Addr})
@@ -221,12 +224,15 @@ func (n *node) holderGone(a netip.Addr) bool {
 	return there && (p == nil || !n.table.Reachable(p.ID))
 }
 
+// leased reports whether a has an address under that name.
+func (a *attachment) leased(id string) bool {
+	return slices.ContainsFunc(a.Leases, func(l lease) bool { return l.ID == id })
+}
+
 // leased reports whether an attachment or reservation other than except has an
 // address under that name. n.mu must be held.
 func (n *node) leased(id string, except *attachment) bool {
-	has := func(a *attachment) bool {
-		return a != except && slices.ContainsFunc(a.Leases, func(l lease) bool { return l.ID == id })
-	}
+	has := func(a *attachment) bool { return a != except && a.leased(id) }
 	for _, r := range n.reservations {
 		if has(&r.attachment) {
 			return true

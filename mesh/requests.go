@@ -145,6 +145,11 @@ func (n *node) release(to crypto.Name, mac route.MAC, addrs []netip.Addr) {
 		if a.Exposed || !a.holds(mac, addrs) {
 			continue
 		}
+		for _, l := range a.Leases {
+			if !isOurs(l.ID) { // who holds it gives it up, too
+				n.machine.Release(time.Now(), l.ID, l.Addr)
+			}
+		}
 		n.log.Info("endpoint moved away", "endpoint", a.Name, "mac", a.Plan.MAC, "peer", to)
 		if err := n.drop(a); err != nil {
 			n.log.Error("attachments cannot be saved", "error", err)

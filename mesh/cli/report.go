@@ -110,10 +110,12 @@ func runReport(ctx context.Context, in *invocation, h host, p reportPlan) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	hide := newHider(r) // before names are cut off by which it knows what to hide
 	r.cut()
+	r.shortenOwners()
 	r.scrub()
 	if p.redact {
-		r.redact()
+		r.redact(hide)
 	}
 	var b bytes.Buffer
 	var err error

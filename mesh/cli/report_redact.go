@@ -15,8 +15,10 @@ import (
 // redact puts numbers in the place of underlay addresses, and of host names that are dialled
 // unless they are a host's nickname, too: nicknames stay. What the report says of this host's
 // kernel and of the program has none.
-func (r *report) redact() {
-	h := newHider(r)
+func (r *report) redact(h *hider) {
+	if r.Status == nil && r.Internals != nil {
+		r.miss("redaction", "which host names are dialled is not known without status: look for them yourself")
+	}
 	if r.Names != nil && len(r.Names.Upstreams) > 0 {
 		r.miss("dns upstreams", fmt.Sprintf("%d are hidden by --redact", len(r.Names.Upstreams)))
 		r.Names.Upstreams = []api.Upstream{}
@@ -31,14 +33,27 @@ func (r *report) each(f func(string) string) {
 	}
 }
 
-// secretForm is what a token and a key look like: nothing else that a report tells of has
-// 64 hexadecimal digits.
+// secretForm is what a token and a key look like, and a runtime's number of a container.
 var secretForm = regexp.MustCompile(`rs1-[0-9A-Za-z]{8,}|[0-9A-Fa-f]{64,}`)
 
 // scrub takes out what looks like a secret. Nothing of what is asked for tells one; somebody
 // may have given one in the place of something else, which then stands in a log line.
 func (r *report) scrub() {
 	r.each(func(text string) string { return secretForm.ReplaceAllString(text, "(a secret?)") })
+}
+
+// longNumber is what runtimes number containers and networks by; people use its first digits.
+var longNumber = regexp.MustCompile(`[0-9a-f]{64}`)
+
+// shortenOwners leaves of such numbers what people know them by, and what is no key.
+func (r *report) shortenOwners() {
+	if r.Status == nil {
+		return
+	}
+	for i := range r.Status.Endpoints {
+		e := &r.Status.Endpoints[i]
+		e.Owner = longNumber.ReplaceAllStringFunc(e.Owner, func(number string) string { return number[:12] })
+	}
 }
 
 // hider replaces in texts what is to be hidden, the same by the same.

@@ -117,6 +117,39 @@ func TestHide(t *testing.T) {
 	}
 }
 
+// TestReportHasOwners: what a runtime knows a container by is no secret, shortened as people
+// know it.
+func TestReportHasOwners(t *testing.T) {
+	d := &daemon{inside: inside()}
+	d.status = func() api.Status {
+		s := sample()
+		s.Endpoints[0].Owner = "docker:" + strings.Repeat("0123456789abcdef", 4) + "/" + strings.Repeat("fedcba9876543210", 4)
+		s.Endpoints[0].Name = strings.Repeat("0123456789abcdef", 4)
+		return s
+	}
+	out := reported(t, d, true, reportPlan{})
+	if !strings.Contains(out, `"owner": "docker:0123456789ab/fedcba987654"`) || !strings.Contains(out, `"name": "(a secret?)"`) {
+		t.Error(out)
+	}
+}
+
+// TestReportHidesWhatItCutsOff: a dialled name is hidden in a log line, although the list it
+// stands in is too long to be shown whole.
+func TestReportHidesWhatItCutsOff(t *testing.T) {
+	d := &daemon{inside: inside()}
+	d.status = func() api.Status {
+		s := sample()
+		for i := range maxReportList {
+			s.Targets = append(s.Targets, api.Target{Target: fmt.Sprintf("vm%d.example.org:7", i)})
+		}
+		s.Targets = append(s.Targets, api.Target{Target: "vm9.example.com:7"})
+		return s
+	}
+	if out := reported(t, d, true, reportPlan{redact: true}); strings.Contains(out, "example.com") {
+		t.Error(out)
+	}
+}
+
 // TestReportWithoutADaemon: the host is told of all the same.
 func TestReportWithoutADaemon(t *testing.T) {
 	out := reportOf(t, "/nowhere", true, reportPlan{redact: true})

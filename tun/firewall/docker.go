@@ -85,7 +85,10 @@ func stopPassingDocker(bridge string) error {
 			}
 		}
 	}
-	return c.Flush()
+	if err := c.Flush(); !errors.Is(err, unix.ENOENT) { // the chain went meanwhile
+		return err
+	}
+	return nil
 }
 
 // dockerChain is a chain of Docker's for the administrator, with its rules in order.

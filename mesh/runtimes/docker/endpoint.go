@@ -60,12 +60,17 @@ func (s *Server) createEndpoint(ctx context.Context, q endpointRequest) (endpoin
 	if ports, _ := q.Options[optionPorts].([]any); len(ports) > 0 {
 		s.cfg.Log.Warn("ports are not published by this network: give the container a second one, such as bridge", "endpoint", request.Netns)
 	}
-	s.attaching.Lock()
-	defer s.attaching.Unlock()
-	if _, err = runtimes.Lend(ctx, s.cfg.Client, request); err == nil {
+	if err = s.lend(ctx, request); err == nil {
 		s.passFirewall(ctx)
 	}
 	return endpointAnswer{}, err
+}
+
+func (s *Server) lend(ctx context.Context, request api.AttachRequest) error {
+	s.attaching.Lock()
+	defer s.attaching.Unlock()
+	_, err := runtimes.Lend(ctx, s.cfg.Client, request)
+	return err
 }
 
 // attachment is what the daemon is asked for.
@@ -177,7 +182,7 @@ func (s *Server) deleteEndpoint(ctx context.Context, q endpointName) (nothing, e
 	s.attaching.Lock()
 	defer s.attaching.Unlock()
 	err := runtimes.Detach(ctx, s.cfg.Client, api.DetachRequest{Owner: q.owner()})
-	if api.IsCode(err, api.CodeNotFound) || api.IsCode(err, api.CodeStopping) || errors.Is(err, api.ErrUnreachable) {
+	if api.IsCode(err, api.CodeNotFound) || api.IsCode(err, api.CodeStopping) || errors.Is(err, api.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) {
 		err = attach.Recall(q.inner())
 	}
 	return nothing{}, err
