@@ -360,13 +360,13 @@ func TestStickyAgain(t *testing.T) {
 	n := numbered(t)
 	begin(n)
 	b := (*backend)(n)
-	q := api.AttachRequest{Netns: "/run/netns/web1", Interface: "eth0", MTU: 1500, Name: "web", Sticky: true}
+	q := api.AttachRequest{Netns: "/run/netns/web1", NetnsID: api.NetnsID{Dev: 4, Inode: 1}, Interface: "eth0", MTU: 1500, Name: "web", Sticky: true}
 	first, err := b.Reserve(t.Context(), q)
 	if err != nil {
 		t.Fatal(err)
 	}
 	standing(n, first)
-	q.Netns = "/run/netns/web2"
+	q.Netns, q.NetnsID.Inode = "/run/netns/web2", 2
 	second, err := b.Reserve(t.Context(), q)
 	if err != nil {
 		t.Fatal(err)
