@@ -61,6 +61,7 @@ type inbound struct {
 	tally    tally
 	received int
 	relayed  int
+	train    bool // a long one was joined since the worker asked
 }
 
 // onward is where a datagram between two hosts goes on to.
@@ -150,6 +151,7 @@ func (in *inbound) flushJoined() {
 		return
 	}
 	in.flushQueue(in.queue)
+	in.train = in.train || in.joiner.Len() >= longTrain
 	wrote := 0
 	if in.joiner.Frame(&in.joined[0]) {
 		wrote, _ = in.p.queues[in.queue].WriteBatch(in.joined[:])

@@ -62,6 +62,7 @@ type outbound struct {
 	scratch []byte // one segment, or the headers of those that are laid
 	open    datagram
 	numbers uint16 // of frames that went in pieces
+	train   bool   // a long one was cut since the worker asked
 	sender
 }
 
@@ -275,6 +276,7 @@ func (out *outbound) unfinished(to, hop *Outlet, e entry, f *tun.Frame) {
 // bytes in front of it, if frame is not needed any more: then the segments are laid and
 // sealed there, and not copied first.
 func (out *outbound) cut(to, hop *Outlet, flow uint16, frame []byte, super *offload.Super, size int, room []byte) {
+	out.train = out.train || super.Count(size) >= longTrain
 	longest := super.HeaderLen + super.Step(size)
 	if super.Step(size) > size {
 		// Datagrams may not be cut smaller: each is a frame longer than its path.

@@ -25,6 +25,7 @@ type poller struct {
 	keeps  bool // a nap keeps the processor
 
 	scheduling scheduling
+	train      bool // a long one went by since the last wait; whoever waits says it
 
 	row    int // rests in a row that an event ended within livelyGap
 	dense  int // naps in a row that an event ended, each the first after another event
@@ -135,7 +136,7 @@ func (p *poller) wait() ([]readiness, error) {
 		p.row, p.dense = 0, 0
 		n, err = p.sleep()
 	default:
-		p.scheduling.nap()
+		p.scheduling.nap(p.train)
 		nap := shortNap
 		if p.dense >= lively {
 			nap = longNap

@@ -8,7 +8,7 @@ import (
 )
 
 // poller is made of epoll(7); no device or socket of this system asks for it.
-type poller struct{}
+type poller struct{ train bool }
 
 type readiness struct {
 	source int

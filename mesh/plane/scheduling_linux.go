@@ -14,7 +14,7 @@ import (
 //	rests ──▶ SCHED_OTHER: a wake-up may push aside whoever runs
 //	naps  ──▶ SCHED_BATCH: a wake-up waits until who runs sleeps, or its slice ends
 //	            ├─ waits longWait for the processor, on average ──▶ SCHED_OTHER, for a while
-//	            └─ Config.Nice, in both
+//	            └─ long trains go by ──▶ Config.Nice, in both
 //
 // Who sends several frames at once is not interrupted at the first one then, nor who
 // receives: the worker finds all of them in one turn. Measured on two processors, datagrams
@@ -25,17 +25,17 @@ import (
 // can't, or was started with another policy than SCHED_OTHER, leaves the policy as it is. The
 // signal by which Go's scheduler calls a napper is a wake-up, too.
 //
-// The niceness is for the midst of a batch: who waits for a frame is woken up by each write to
-// the device, and would take the processor from the worker at once, frame by frame; it gets
-// more of them at a time when the worker goes first, as the kernel's own network stack does.
-// On two processors a TCP stream is a fourteenth faster with -10, and costs a twelfth less of both
-// daemons' processor time; pings and datagrams are as before. It is left alone where it is not
-// 0, which somebody will have wanted, and where it may not be changed (CAP_SYS_NICE, or
-// RLIMIT_NICE).
+// The niceness is for super-frames: who waits for one is woken up by each write to the
+// device, and would take the processor from the worker at once, one by one; it gets several
+// at a time when the worker goes first, as the kernel's own network stack does. On two processors
+// a TCP stream is a fourteenth faster with -10, and costs a twelfth less of both daemons' processor
+// time. It is left alone where it is not 0, which somebody will have wanted, and where it may not
+// be changed (CAP_SYS_NICE, or RLIMIT_NICE).
 type scheduling struct {
-	nice    int  // wanted in traffic; 0: none
-	raised  bool // the thread has it
-	napping bool // there was a nap since the last rest
+	nice   int  // wanted in traffic; 0: none
+	raised bool // the thread has it
+	denied bool // it was not given since the last rest
+	light  int  // naps in a row before which no long train went by
 
 	batch  bool
 	stat   int // descriptor of the thread's schedstat, while batch
@@ -58,15 +58,21 @@ const (
 	waitTurns   = 8 // at the least, to tell anything
 	napsPerLook = 8 // at the clock
 
+	lightNaps = 256 // without a long train end the niceness: answers go by between trains
+
 	leastBar = time.Second
 	mostBar  = 16 * time.Second
 )
 
-// nap is said before each nap, on the thread that is to sleep.
-func (s *scheduling) nap() {
-	if !s.napping {
-		s.napping = true
+// nap is said before each nap, on the thread that is to sleep, and whether a long train went by
+// since the last one.
+func (s *scheduling) nap(train bool) {
+	switch s.light++; {
+	case train:
+		s.light = 0
 		s.raise()
+	case s.light >= lightNaps:
+		s.lower()
 	}
 	switch {
 	case s.batch:
@@ -87,14 +93,16 @@ func (s *scheduling) rest() {
 		s.leave()
 	}
 	s.lower()
-	s.napping = false
+	s.denied = false
 }
 
 // raise gives the thread the niceness that is wanted, if it has none and may.
 func (s *scheduling) raise() {
-	if s.nice != 0 && niceness() == 0 {
-		s.raised = unix.Setpriority(unix.PRIO_PROCESS, 0, s.nice) == nil
+	if s.nice == 0 || s.raised || s.denied {
+		return
 	}
+	s.raised = niceness() == 0 && unix.Setpriority(unix.PRIO_PROCESS, 0, s.nice) == nil
+	s.denied = !s.raised
 }
 
 // lower takes it back, unless somebody has given the thread another.

@@ -27,8 +27,8 @@ func TestNapsAreBatch(t *testing.T) {
 	onThread(t, func() {
 		var s scheduling
 		for range 3 {
-			s.nap()
-			s.nap()
+			s.nap(false)
+			s.nap(false)
 			if got := scheduler(); got != unix.SCHED_BATCH {
 				t.Errorf("before a nap the policy is %d, want SCHED_BATCH", got)
 			}
@@ -51,7 +51,7 @@ func TestPolicyOfOthersStays(t *testing.T) {
 			t.Error("the test cannot become SCHED_BATCH")
 		}
 		var s scheduling
-		s.nap()
+		s.nap(false)
 		s.rest()
 		if got := scheduler(); got != unix.SCHED_BATCH {
 			t.Errorf("the policy is %d, want SCHED_BATCH, as it was", got)
@@ -83,14 +83,14 @@ func onPlainThread(t *testing.T, f func()) {
 	}
 }
 
-func TestTrafficGoesFirst(t *testing.T) {
+func TestTrainsGoFirst(t *testing.T) {
 	for name, barred := range map[string]time.Time{"batch": {}, "barred": time.Now().Add(time.Hour)} {
 		t.Run(name, func(t *testing.T) {
 			onPlainThread(t, func() {
 				s := scheduling{nice: -7, barred: barred}
 				for range 3 {
-					s.nap()
-					s.nap()
+					s.nap(true)
+					s.nap(true)
 					if got := niceness(); got != -7 {
 						t.Errorf("before a nap the niceness is %d, want -7", got)
 					}
@@ -108,6 +108,29 @@ func TestTrafficGoesFirst(t *testing.T) {
 	}
 }
 
+// TestSingleFramesGoLast: answers between trains end nothing, traffic without any does.
+func TestSingleFramesGoLast(t *testing.T) {
+	onPlainThread(t, func() {
+		s := scheduling{nice: -7}
+		if s.nap(false); niceness() != 0 {
+			t.Errorf("without a train the niceness is %d", niceness())
+		}
+		s.nap(true)
+		for range lightNaps - 1 {
+			if s.nap(false); niceness() != -7 {
+				t.Fatalf("a little after a train the niceness is %d", niceness())
+			}
+		}
+		if s.nap(false); niceness() != 0 {
+			t.Errorf("long after the last train the niceness is %d", niceness())
+		}
+		if s.nap(true); niceness() != -7 {
+			t.Errorf("with a train again it is %d", niceness())
+		}
+		s.rest()
+	})
+}
+
 // TestNicenessOfOthersStays: who gives ripstop a niceness, before or meanwhile, is obeyed.
 func TestNicenessOfOthersStays(t *testing.T) {
 	set := func(n int) {
@@ -118,7 +141,7 @@ func TestNicenessOfOthersStays(t *testing.T) {
 	onPlainThread(t, func() {
 		set(5)
 		s := scheduling{nice: -7}
-		s.nap()
+		s.nap(true)
 		if got := niceness(); got != 5 {
 			t.Errorf("before a nap the niceness is %d, want 5, as it was", got)
 		}
@@ -129,7 +152,7 @@ func TestNicenessOfOthersStays(t *testing.T) {
 	})
 	onPlainThread(t, func() {
 		s := scheduling{nice: -7}
-		s.nap()
+		s.nap(true)
 		set(3)
 		s.rest()
 		if got := niceness(); got != 3 {
@@ -138,7 +161,7 @@ func TestNicenessOfOthersStays(t *testing.T) {
 	})
 	onPlainThread(t, func() {
 		var s scheduling
-		if s.nap(); niceness() != 0 {
+		if s.nap(true); niceness() != 0 {
 			t.Errorf("the niceness is %d, and none was wanted", niceness())
 		}
 	})
@@ -157,7 +180,7 @@ func TestNicenessNotAllowed(t *testing.T) {
 			return
 		}
 		s := scheduling{nice: -7}
-		s.nap()
+		s.nap(true)
 		if niceness() != 0 || s.raised || scheduler() != unix.SCHED_BATCH {
 			t.Errorf("niceness %d, policy %d; %+v", niceness(), scheduler(), s)
 		}
@@ -199,13 +222,13 @@ func TestBusyProcessorEndsBatch(t *testing.T) {
 			t.Error(err)
 		}
 		var s scheduling
-		s.nap()
+		s.nap(false)
 		first := s.last
 		if !s.batch {
 			t.Error("it is not batch at first")
 			return
 		}
-		for deadline := time.Now().Add(patience / 2); s.batch && time.Now().Before(deadline); s.nap() {
+		for deadline := time.Now().Add(patience / 2); s.batch && time.Now().Before(deadline); s.nap(false) {
 			unix.Poll(nil, 1)
 		}
 		if s.batch {
@@ -222,7 +245,7 @@ func TestBusyProcessorEndsBatch(t *testing.T) {
 		if s.bar != leastBar || time.Until(s.barred) <= 0 {
 			t.Errorf("it is barred for %v until %v", s.bar, s.barred)
 		}
-		if s.nap(); s.batch {
+		if s.nap(false); s.batch {
 			t.Error("it is batch again at once")
 		}
 	})
@@ -271,7 +294,7 @@ func TestWaitsAreJudged(t *testing.T) {
 func TestRestIsJudged(t *testing.T) {
 	onThread(t, func() {
 		var s scheduling
-		s.nap()
+		s.nap(false)
 		s.last.turns -= waitTurns
 		s.last.ns -= 2 * waitTurns * longWait
 		s.rest()

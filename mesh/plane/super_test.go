@@ -292,3 +292,50 @@ func rightL4(ip []byte, proto byte) bool {
 	}
 	return sum16(append(pseudo, l4...)) == 0xffff
 }
+
+// TestLongTrainsAreNoticed: by the worker that cuts a long super-frame and by the one that
+// joins it again, once; small frames are none.
+func TestLongTrainsAreNoticed(t *testing.T) {
+	l := newLab(t, 2, crypto.CipherAuto)
+	a, b := l.hosts[0], l.hosts[1]
+	wire := &hand{sinkSocket: sinkSocket{new(sink)}}
+	for _, h := range l.hosts {
+		cfg := h.cfg
+		cfg.Socket, cfg.Device = wire, offloading{new(sink)}
+		h.Plane = New(cfg)
+	}
+	l.session(a, b, true)
+	for _, h := range l.hosts {
+		for _, o := range h.outlets {
+			if o != nil {
+				o.Train = 64
+			}
+		}
+	}
+	l.publish()
+	from, to := &worker{out: a.newOutbound(0)}, &worker{in: b.newInbound(socketBatch)}
+	super, o := superFrame(a, b, 40*1280, 1280)
+	short, shortO := superFrame(a, b, 4*1280, 1280)
+	for _, c := range []struct {
+		name    string
+		frame   []byte
+		offload tun.Offload
+		want    bool
+	}{
+		{"a long super-frame", super, o, true},
+		{"a small frame", frame(a, b, 1, 1200), tun.Offload{}, false},
+		{"a short super-frame", short, shortO, false},
+		{"a long one again", super, o, true},
+	} {
+		f := &from.out.frames[0]
+		f.Off, f.Len, f.Offload = tun.Headroom, copy(f.Buf[tun.Headroom:], c.frame), c.offload
+		from.out.turn(1)
+		wire.to(to.in, a)
+		if cut, joined := from.tookTrain(), to.tookTrain(); cut != c.want || joined != c.want {
+			t.Errorf("%s: noticed when cut %v, when joined %v", c.name, cut, joined)
+		}
+		if from.tookTrain() || to.tookTrain() {
+			t.Errorf("%s: noticed twice", c.name)
+		}
+	}
+}

@@ -34,6 +34,10 @@ type worker struct {
 	ask       int // messages to ask a receiver for
 }
 
+// longTrain is how many frames were a super-frame, or become one, at which a worker goes
+// before those whom it wakes up (scheduling).
+const longTrain = 16
+
 // leastAsk is how many messages a receiver is asked for where there were few: each has to
 // be prepared, whether it is filled or not. After a full answer it is asked for more.
 const leastAsk = 4
@@ -111,6 +115,7 @@ func (w *worker) run() error {
 		if err := w.serve(ready); err != nil {
 			return err
 		}
+		w.poller.train = w.tookTrain()
 	}
 }
 
@@ -134,6 +139,18 @@ func (w *worker) serve(ready []readiness) error {
 		w.rehearsal.run()
 	}
 	return nil
+}
+
+// tookTrain reports whether a long train went by since it was asked last.
+func (w *worker) tookTrain() bool {
+	var out, in bool
+	if w.out != nil {
+		out, w.out.train = w.out.train, false
+	}
+	if w.in != nil {
+		in, w.in.train = w.in.train, false
+	}
+	return out || in
 }
 
 // outbound serves the queue and returns how many frames there were.
