@@ -50,8 +50,8 @@
 //   - cpu is what the daemons used (/proc/PID/stat), of both hosts together, the relays' by
 //     itself; what the kernel does for VXLAN has no daemon, so busy time of the whole machine,
 //     load generators included, stands beside it.
-//   - ripstop's workers have niceness -10 in traffic (`up --nice`), the other networks' daemons 0
-//     unless -nice says otherwise: -nice -10 and -variant 'nice0=--nice 0' show what that makes.
+//   - ripstop's workers have niceness -10 while super-frames go by (`up --nice`), the other networks'
+//     daemons 0 unless -nice says otherwise: -nice -10 and -variant 'nice0=--nice 0' show what that makes.
 //   - memory is the daemons' peak resident set (VmHWM), the greatest of both hosts.
 //
 // Read run.go first, then rig.go and systems.go (the layouts), tcp.go, udp.go and

@@ -70,7 +70,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	flags.BoolVar(&o.Segmentation, "segmentation", true, "segmentation offload on the underlay; =false needs ethtool")
 	flags.IntVar(&o.ContainerMTU, "container-mtu", 0, "`BYTES` MTU of ripstop's containers (default its own; on larger underlays what fits)")
 	flags.StringVar(&o.Congestion, "congestion", defaultCongestion, "`NAME` of the congestion control of the TCP streams, whatever this machine's default is")
-	flags.IntVar(&o.Nice, "nice", 0, "`N` niceness of the other networks' daemons; ripstop's workers have -10 in traffic, unless a -variant says --nice")
+	flags.IntVar(&o.Nice, "nice", 0, "`N` niceness of the other networks' daemons; ripstop's workers have -10 while super-frames go by, unless a -variant says --nice")
 	flags.Float64Var(&o.UDPRate, "udp-rate", 20000, "`PPS` rate at which CPU per datagram is measured")
 	sizes := flags.String("udp-sizes", "64,100,1200", fmt.Sprintf("`BYTES` payloads of the UDP datagrams, each of %d to %d", headerSize, maxDatagram))
 	flags.BoolVar(&o.Smoke, "smoke", false, "one short round, to see that everything works; figures mean nothing")

@@ -44,7 +44,7 @@ type Config struct {
 	MTU         int            // MTU told to containers, bytes; 0 = tun.ContainerMTU
 	StrictPorts bool           // refuse what unmanaged ports of the bridge send
 	NoOffload   []string       // offloads not to be used, by name (Offloads), or "all"
-	Nice        int            // niceness in traffic of the threads that move frames, -20 to 19, where it may be set; 0 = as it is
+	Nice        int            // niceness of a worker's thread while super-frames go by, -20 to 19, where it may be set; 0 = as it is
 
 	NoDNS      bool       // answer no questions for names
 	DNSDomain  string     // behind every name; empty = dns.DefaultDomain

@@ -86,7 +86,7 @@ func upCommand() command {
 			flags.BoolVar(&cfg.StrictPorts, "strict-ports", false, "refuse what comes from bridge ports that ripstop did not attach")
 			flags.Var(list[text]{&noOffload, parseOffload, "NAME|all"}, "no-offload", "do not use an offload: checksum, tso, uso, tunnel, gso, gro (repeatable)")
 			choices(flags, "no-offload", append([]string{"all"}, mesh.Offloads...)...)
-			flags.IntVar(&cfg.Nice, "nice", -10, "`N` niceness in traffic of the threads that move frames, if allowed; 0: as it is")
+			flags.IntVar(&cfg.Nice, "nice", -10, "`N` niceness of the threads that move frames, while super-frames go by, if allowed; 0: as it is")
 			flags.BoolVar(&cfg.NoDNS, "no-dns", false, "resolve no names for containers and this host")
 			flags.StringVar(&cfg.DNSDomain, "dns-domain", mesh.DefaultDNSDomain, "`DOMAIN` what stands behind every name")
 			flags.Var(addr{&cfg.DNSAddress}, "dns-address", "where containers and this host ask for names (default "+mesh.DefaultDNSAddress.String()+")")

@@ -59,13 +59,7 @@ func BenchmarkSuperFrame(b *testing.B) {
 					l.session(from, relay, true)
 					l.session(relay, to, true)
 				}
-				for _, h := range l.hosts {
-					for _, o := range h.outlets {
-						if o != nil {
-							o.Train = 64
-						}
-					}
-				}
+				l.trains(64)
 				l.publish()
 				out, past, in := from.newOutbound(0), relay.newInbound(socketBatch), to.newInbound(socketBatch)
 				const payload = 64000

@@ -609,14 +609,8 @@ func differ(t *testing.T, sender, receiver tun.Capabilities, made, gathered bool
 	l.session(relay, end, true)
 	l.session(a, end, false)
 	room := []int{1: 1472 - overhead, 2: 1472 - overhead - transport.RelayLen}
-	for _, h := range l.hosts {
-		for _, o := range h.outlets {
-			if o != nil {
-				if o.Train = 64; !made {
-					o.Train = 1
-				}
-			}
-		}
+	if l.trains(64); !made {
+		l.trains(1)
 	}
 	l.publish()
 

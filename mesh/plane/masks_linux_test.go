@@ -222,13 +222,7 @@ func TestKernelsVerify(t *testing.T) {
 				h.Plane = New(cfg)
 			}
 			l.session(l.hosts[0], l.hosts[1], true)
-			for _, h := range l.hosts {
-				for _, o := range h.outlets {
-					if o != nil {
-						o.Train = 64
-					}
-				}
-			}
+			l.trains(64)
 			l.publish()
 			l.run(func() {
 				for i, from := range ends {
@@ -282,13 +276,7 @@ func TestKernelsFinish(t *testing.T) {
 					h.Plane = New(cfg)
 				}
 				l.session(a, b, true)
-				for _, h := range l.hosts {
-					for _, o := range h.outlets {
-						if o != nil {
-							o.Train = 64
-						}
-					}
-				}
+				l.trains(64)
 				l.publish()
 				l.run(func() {
 					for _, s := range streams(rand.New(rand.NewPCG(7, 9)), []*host{a, b, b}) {

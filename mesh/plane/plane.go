@@ -66,7 +66,7 @@ type Config struct {
 	Self   crypto.Name
 	Events Events
 	Log    *slog.Logger
-	Nice   int // of a worker's thread in traffic, -20 to 19 (setpriority(2)), where it may be set; 0: as it is
+	Nice   int // of a worker's thread while super-frames go by, -20 to 19 (setpriority(2)), where it may be set; 0: as it is
 }
 
 // Events is what the loops tell the owner of the sessions. The calls come from

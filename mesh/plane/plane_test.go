@@ -173,6 +173,17 @@ func (h *host) learn(o *host, s *crypto.Session, direct bool) {
 	h.sessions[s.Local] = &Receiver{Session: s, Peer: p}
 }
 
+// trains lets every path carry trains of n datagrams.
+func (l *lab) trains(n int) {
+	for _, h := range l.hosts {
+		for _, o := range h.outlets {
+			if o != nil {
+				o.Train = n
+			}
+		}
+	}
+}
+
 // publish gives every host its snapshot, and runs the planes until stop.
 func (l *lab) publish() {
 	var endpoints []route.Endpoint

@@ -32,7 +32,7 @@ import (
 // time. It is left alone where it is not 0, which somebody will have wanted, and where it may not
 // be changed (CAP_SYS_NICE, or RLIMIT_NICE).
 type scheduling struct {
-	nice   int  // wanted in traffic; 0: none
+	nice   int  // wanted while super-frames go by; 0: none
 	raised bool // the thread has it
 	denied bool // it was not given since the last rest
 	light  int  // naps in a row before which no long train went by

@@ -305,13 +305,7 @@ func TestLongTrainsAreNoticed(t *testing.T) {
 		h.Plane = New(cfg)
 	}
 	l.session(a, b, true)
-	for _, h := range l.hosts {
-		for _, o := range h.outlets {
-			if o != nil {
-				o.Train = 64
-			}
-		}
-	}
+	l.trains(64)
 	l.publish()
 	from, to := &worker{out: a.newOutbound(0)}, &worker{in: b.newInbound(socketBatch)}
 	super, o := superFrame(a, b, 40*1280, 1280)
