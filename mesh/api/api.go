@@ -4,6 +4,7 @@
 //	ripstop attach … ──► Client ── HTTP+JSON over a unix socket, 0660 ──► Server ──► Backend (mesh.Node)
 //
 //	GET  /v1/status                                   Status
+//	GET  /v1/topology                                 Topology
 //	POST /v1/explain                                  ExplainRequest → Explanation
 //	POST /v1/ping                                     PingRequest → Pong
 //	POST /v1/internals                                InternalsRequest → Internals
@@ -45,6 +46,7 @@ const MaxBody = 1 << 20
 // The paths of the interface; the number in them is Version.
 const (
 	pathStatus    = "/v1/status"
+	pathTopology  = "/v1/topology"
 	pathExplain   = "/v1/explain"
 	pathPing      = "/v1/ping"
 	pathInternals = "/v1/internals"
