@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -383,7 +384,9 @@ func TestUnmanagedPorts(t *testing.T) {
 	}
 	want[CauseEndpoint] += 20
 
-	// The end mark is refused as well now, so the container without rules is silent.
+	// The end mark is refused as well now, so the container without rules is silent, and so
+	// is its kernel, which would tell of its multicast groups.
+	l.in(u.ns, func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", []byte("1"), 0) })
 	l.in(l.host, func() error { return table.SetStrict(true) })
 	for range 20 {
 		u.send(t, append(good["ipv4"], markTest...))
