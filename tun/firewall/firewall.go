@@ -42,7 +42,8 @@
 // what they forge from every port that has some.
 //
 // Beside it stands a second table, of the inet family: the underlay guard, which
-// keeps the overlay out of its own tunnel (guard.go). In Docker's table there may be one
+// keeps the overlay out of its own tunnel (guard.go). Where the host is a gateway a third,
+// of the ip family, masquerades (gateway.go). In Docker's table there may be one
 // rule, by which its firewall lets the bridge's frames pass (docker.go).
 //
 // All calls speak to the network namespace of the calling thread. Read firewall.go,
@@ -54,6 +55,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -74,9 +76,10 @@ type Table struct {
 	strict  bool
 	trunk   string // the port that carries other hosts' frames, "" when none
 	ports   map[string]PortRule
-	remote  owned    // what SetRemote said
-	host    owned    // what SetHost said
-	members []string // what SetMembers said
+	remote  owned        // what SetRemote said
+	host    owned        // what SetHost said
+	members []string     // what SetMembers said
+	gateway netip.Prefix // what SetGateway said
 	// byMembers is set by Ensure where the kernel cannot tell a port's bridge.
 	byMembers bool
 	settled   bool // SetRemote was called: endpoint elements that nobody claims are stale
@@ -136,7 +139,20 @@ func (t *Table) Present() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
 	}
-	return slices.ContainsFunc(tables, func(table *nftables.Table) bool { return table.Name == t.table.Name }), nil
+	if !slices.ContainsFunc(tables, func(table *nftables.Table) bool { return table.Name == t.table.Name }) {
+		return false, nil
+	}
+	t.mu.Lock()
+	gateway := t.gateway.IsValid()
+	t.mu.Unlock()
+	if !gateway {
+		return true, nil
+	}
+	there, err := t.gatewayPresent(c)
+	if err != nil {
+		return false, fmt.Errorf("firewall: %s: look for the gateway's rules: %w", t.bridge, err)
+	}
+	return there, nil
 }
 
 func (t *Table) ensureLocked() error {
@@ -155,7 +171,10 @@ func (t *Table) ensureLocked() error {
 	for _, rule := range t.ports {
 		changes = append(changes, t.portChangesLocked(rule.Port, rule.elements())...)
 	}
-	return t.applyLocked(changes)
+	if err := t.applyLocked(changes); err != nil || !t.gateway.IsValid() {
+		return err
+	}
+	return t.writeGatewayLocked()
 }
 
 // installLocked writes the rules, in the first form that the kernel takes: the
@@ -247,8 +266,8 @@ func (t *Table) SetStrict(strict bool) error {
 	return t.ensureLocked()
 }
 
-// Delete takes the rules, the counters, the underlay guard and what PassDocker added
-// away. It is no error when there are none.
+// Delete takes the rules, the counters, the underlay guard, the gateway and what PassDocker
+// added away. It is no error when there are none.
 func (t *Table) Delete() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -259,7 +278,8 @@ func (t *Table) Delete() error {
 	if err != nil {
 		return fmt.Errorf("firewall: %s: delete: %w", t.bridge, err)
 	}
-	for _, table := range []*nftables.Table{t.table, t.guardTable()} {
+	t.gateway = netip.Prefix{}
+	for _, table := range []*nftables.Table{t.table, t.guardTable(), t.gatewayTable()} {
 		c.AddTable(table)
 		c.DelTable(table)
 	}

@@ -1,0 +1,177 @@
+package firewall
+
+import (
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ripstop/tun/netns"
+)
+
+// behind is a namespace that the host reaches by another interface than the bridge, and
+// that knows a way to the containers.
+func (l *lab) behind() *netns.NS {
+	l.t.Helper()
+	ns := newNS(l.t)
+	address := func(name, address string) error {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		a, err := netlink.ParseAddr(address)
+		if err != nil {
+			return err
+		}
+		if err := netlink.AddrAdd(link, a); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(link)
+	}
+	l.in(l.host, func() error {
+		la := netlink.NewLinkAttrs()
+		la.Name = "w0"
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: la, PeerName: "w1", PeerNamespace: netlink.NsFd(ns.FD())}); err != nil {
+			return err
+		}
+		if err := address("w0", "203.0.113.1/24"); err != nil {
+			return err
+		}
+		if err := address(bridgeName, "10.32.0.254/24"); err != nil {
+			return err
+		}
+		return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
+	})
+	l.in(ns, func() error {
+		if err := address("w1", "203.0.113.2/24"); err != nil {
+			return err
+		}
+		return route("10.32.0.0/12", "203.0.113.1")
+	})
+	return ns
+}
+
+func route(to, by string) error {
+	dst, err := netlink.ParseIPNet(to)
+	if err != nil {
+		return err
+	}
+	return netlink.RouteAdd(&netlink.Route{Dst: dst, Gw: netip.MustParseAddr(by).AsSlice()})
+}
+
+// datagram sends one and says from whom it came; invalid: it did not come.
+func (l *lab) datagram(from, to *netns.NS, at netip.Addr) (seen netip.Addr) {
+	l.t.Helper()
+	const port = 4000
+	socket := func(ns *netns.NS) (s int) {
+		l.in(ns, func() (err error) {
+			if s, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+				return err
+			}
+			wait := unix.NsecToTimeval((300 * time.Millisecond).Nanoseconds())
+			return unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
+		})
+		return s
+	}
+	receiver, sender := socket(to), socket(from)
+	defer unix.Close(receiver)
+	defer unix.Close(sender)
+	if err := unix.Bind(receiver, &unix.SockaddrInet4{Port: port}); err != nil {
+		l.t.Fatal(err)
+	}
+	if err := unix.Sendto(sender, []byte("hello"), 0, &unix.SockaddrInet4{Port: port, Addr: at.As4()}); err != nil {
+		l.t.Fatal(err)
+	}
+	_, source, err := unix.Recvfrom(receiver, make([]byte, 100), 0)
+	if s, ok := source.(*unix.SockaddrInet4); err == nil && ok {
+		return netip.AddrFrom4(s.Addr)
+	}
+	return netip.Addr{}
+}
+
+// TestGateway: what leaves the bridge from the network has the host's address, what stays
+// inside its own; from outside nothing comes in. Flushed rules come back.
+func TestGateway(t *testing.T) {
+	l, table, c := guarded(t, 2)
+	a, b := c[0], c[1]
+	outside := l.behind()
+	for _, x := range c {
+		l.in(x.ns, func() error { return route("0.0.0.0/0", "10.32.0.254") })
+	}
+	world, host := netip.MustParseAddr("203.0.113.2"), netip.MustParseAddr("203.0.113.1")
+	network := netip.MustParsePrefix("10.32.0.0/12")
+	expect := func(what string, out, in netip.Addr) {
+		t.Helper()
+		if got := l.datagram(a.ns, outside, world); got != out {
+			t.Errorf("%s: the world sees %v, want %v", what, got, out)
+		}
+		if got := l.datagram(outside, b.ns, b.ip4); got != in {
+			t.Errorf("%s: a container sees %v of the world, want %v", what, got, in)
+		}
+		if got := l.datagram(a.ns, b.ns, b.ip4); got != a.ip4 {
+			t.Errorf("%s: a container sees %v, want %v", what, got, a.ip4)
+		}
+	}
+	present := func(want bool) {
+		t.Helper()
+		l.in(l.host, func() error {
+			there, err := table.Present()
+			if there != want {
+				t.Errorf("present %v, want %v", there, want)
+			}
+			return err
+		})
+	}
+	expect("no gateway", a.ip4, world)
+	for range 2 {
+		l.in(l.host, func() error { return table.SetGateway(network) })
+	}
+	present(true)
+	expect("a gateway", host, netip.Addr{})
+	l.in(l.host, func() error { return table.SetGateway(netip.MustParsePrefix("10.64.0.0/12")) })
+	expect("a gateway of another network", a.ip4, netip.Addr{})
+	l.in(l.host, func() error { return table.SetGateway(network) })
+
+	l.in(l.host, func() error {
+		kernel, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		kernel.DelTable(table.gatewayTable())
+		return kernel.Flush()
+	})
+	present(false)
+	l.in(l.host, table.Ensure)
+	present(true)
+	expect("flushed and mended", host, netip.Addr{})
+
+	// What is inside does not leave, though the host has a way for it.
+	l.in(l.host, func() error { return route("10.33.0.0/16", "203.0.113.2") })
+	l.in(outside, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		inside, err := netlink.ParseAddr("10.33.0.1/32")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(lo, inside)
+	})
+	if got := l.datagram(a.ns, outside, netip.MustParseAddr("10.33.0.1")); got.IsValid() {
+		t.Errorf("an address of the network is reached outside, as %v", got)
+	}
+
+	if err := table.SetGateway(netip.MustParsePrefix("fd00::/64")); err == nil {
+		t.Error("a network of IPv6 was taken")
+	}
+	for range 2 {
+		l.in(l.host, func() error { return table.SetGateway(netip.Prefix{}) })
+	}
+	present(true)
+	expect("no gateway any more", a.ip4, world)
+}
