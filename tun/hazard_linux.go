@@ -28,6 +28,15 @@ func ForwardingHazard(bridge string) (string, bool) {
 	return sentence, sentence != ""
 }
 
+// RoutingHazard does the same for packets that are routed between the bridge and elsewhere:
+// whether the host forwards IPv4, and its firewall lets them pass.
+func RoutingHazard(bridge string) (string, bool) {
+	value, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+	forwards := err != nil || strings.TrimSpace(string(value)) != "0"
+	sentence := routingHazard(bridge, forwards, append(nftChains(unix.NFPROTO_UNSPEC, bridge), legacyChains(bridge)...))
+	return sentence, sentence != ""
+}
+
 func bridgeSysctl(key string) bool {
 	value, err := os.ReadFile("/proc/sys/net/bridge/" + key)
 	return err == nil && strings.TrimSpace(string(value)) == "1"
@@ -102,23 +111,27 @@ func nftChains(family uint8, bridge string) []forwardChain {
 	if !drops { // whatever the rules are
 		return chains
 	}
-	accepts := make(map[key]bool)
+	lets := make(map[key]forwardChain)
 	for _, m := range nftDump(unix.NFT_MSG_GETRULE, family) {
 		attrs := nftAttributes(m)
-		if nftLets(attrs[unix.NFTA_RULE_EXPRESSIONS], bridge) {
-			accepts[key{m[0], cString(attrs[unix.NFTA_RULE_TABLE])}] = true
-		}
+		k := key{m[0], cString(attrs[unix.NFTA_RULE_TABLE])}
+		accepts, out, back := nftLets(attrs[unix.NFTA_RULE_EXPRESSIONS], bridge)
+		l := lets[k]
+		lets[k] = forwardChain{accepts: l.accepts || accepts, out: l.out || out, back: l.back || back}
 	}
 	for i, k := range keys {
-		chains[i].accepts = accepts[k]
+		chains[i].accepts, chains[i].out, chains[i].back = lets[k].accepts, lets[k].out, lets[k].back
 	}
 	return chains
 }
 
 // nftLets tells whether a rule accepts, and asks for our bridge, for bridged
-// frames (the physdev match), or for nothing at all.
-func nftLets(expressions []byte, bridge string) bool {
+// frames (the physdev match), or for nothing at all; out, that it accepts what comes from
+// the bridge and goes elsewhere; and back, the other way, if perhaps only answers.
+func nftLets(expressions []byte, bridge string) (accepts, out, back bool) {
 	accept, named, asked := false, false, false
+	from, to := false, false
+	var key uint32 // of what was loaded last
 	for _, expression := range nftList(expressions) {
 		attrs := nftNested(expression)
 		data := nftNested(attrs[unix.NFTA_EXPR_DATA])
@@ -131,18 +144,26 @@ func nftLets(expressions []byte, bridge string) bool {
 			asked = true
 			if isName(nftNested(data[unix.NFTA_CMP_DATA])[unix.NFTA_DATA_VALUE], bridge) {
 				named = true
+				op := data[unix.NFTA_CMP_OP]
+				equal := len(op) == 4 && binary.BigEndian.Uint32(op) == unix.NFT_CMP_EQ
+				from, to = from || equal && key == unix.NFT_META_IIFNAME, to || equal && key == unix.NFT_META_OIFNAME
 			}
 		case "match":
 			asked = true
 			if cString(data[unix.NFTA_MATCH_NAME]) == "physdev" {
 				named = true
 			}
-		case "counter", "meta":
+		case "counter":
+		case "meta":
+			key = 0
+			if b := data[unix.NFTA_META_KEY]; len(b) == 4 {
+				key = binary.BigEndian.Uint32(b)
+			}
 		default:
-			asked = true
+			key, asked = 0, true
 		}
 	}
-	return accept && (named || !asked)
+	return accept && (named || !asked), accept && (!asked || from && !to), accept && (!asked || to && !from)
 }
 
 func nftAttributes(message []byte) map[int][]byte {
@@ -222,9 +243,10 @@ func legacyChain(domain, level int, layout entryLayout, bridge string) (forwardC
 	}
 	first := int(binary.NativeEndian.Uint32(info[xtInfoFirst+4*unix.NF_INET_FORWARD:]))
 	policy := int(binary.NativeEndian.Uint32(info[xtInfoPolicy+4*unix.NF_INET_FORWARD:]))
-	drops, accepts, ok := readEntries(layout, blob, first, policy, bridge)
-	return forwardChain{table: "filter", name: "FORWARD", drops: drops, accepts: accepts, legacy: true,
-		dockered: bytes.Contains(blob, []byte("DOCKER-USER\x00"))}, ok
+	c, ok := readEntries(layout, blob, first, policy, bridge)
+	c.table, c.name, c.legacy = "filter", "FORWARD", true
+	c.dockered = bytes.Contains(blob, []byte("DOCKER-USER\x00"))
+	return c, ok
 }
 
 // legacyEntries are what iptables' own filter table says of itself, and its rules.
