@@ -115,6 +115,8 @@ func (b *backend) Expose(ctx context.Context, q api.ExposeRequest) (api.Endpoint
 			return api.Endpoint{}, err
 		}
 	}
+	n.exposing.Lock() // of two that ask at once the second finds what the first has made
+	defer n.exposing.Unlock()
 	a, err := n.expose(ctx, q)
 	if err != nil {
 		return api.Endpoint{}, err
@@ -123,7 +125,7 @@ func (b *backend) Expose(ctx context.Context, q api.ExposeRequest) (api.Endpoint
 	return n.localEndpoint(a), nil
 }
 
-// expose attaches the host itself.
+// expose attaches the host itself. What stands stays, and may become a gateway.
 func (n *node) expose(ctx context.Context, q api.ExposeRequest) (*attachment, error) {
 	own := n.ownAttachment(slices.Clone(q.Addresses))
 	w := wish{subnets: q.Subnets, noIPv6: !n.ownIPv6(), wait: q.Deadline.Duration()}
@@ -135,6 +137,9 @@ func (n *node) expose(ctx context.Context, q api.ExposeRequest) (*attachment, er
 	defer n.mu.Unlock()
 	if old := n.exposed(); old != nil {
 		if old.satisfies(api.AttachRequest{Addresses: q.Addresses, Subnets: q.Subnets}, &own) {
+			if q.Masquerade {
+				return old, n.masquerade(old)
+			}
 			return old, nil
 		}
 		return nil, api.Errorf(api.CodeConflict, "the host is exposed with %s already: run `ripstop hide` first", joinPrefixes(old.Plan.Addresses))
@@ -157,6 +162,13 @@ func (n *node) expose(ctx context.Context, q api.ExposeRequest) (*attachment, er
 	if err != nil {
 		n.giveBack(a)
 		return nil, err
+	}
+	if a.Masquerade = q.Masquerade; a.Masquerade {
+		if err := n.openGateway(); err != nil {
+			n.removePort(a)
+			n.giveBack(a)
+			return nil, err
+		}
 	}
 	n.attachments = append(n.attachments, a)
 	if err := n.saveAttachments(); err != nil {
@@ -224,7 +236,7 @@ func (n *node) endpointOf(a *attachment) api.Endpoint {
 		Name: name, Aliases: a.Aliases, MAC: a.Plan.MAC, Addresses: a.Plan.Addresses,
 		Host: n.identity.Name().String(), HostNickname: n.cfg.Nickname,
 		State: api.EndpointHere, Claim: a.Claim,
-		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns, Owner: a.Owner, Routes: a.Plan.Routes, DNS: a.DNS,
+		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns, Owner: a.Owner, Routes: a.Plan.Routes, Gateway: a.Plan.Gateway, Masquerade: a.Masquerade, DNS: a.DNS,
 		AllowMAC: a.AllowMAC, AllowAddress: a.AllowAddress,
 	}
 }

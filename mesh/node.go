@@ -70,6 +70,8 @@ type node struct {
 	bridgePorts   watchedList[tun.Port]
 	rules         watched // the port rules
 
+	exposing sync.Mutex // held while the host is exposed by who asked for it
+
 	mu sync.Mutex // guards everything below
 	nodeState
 }

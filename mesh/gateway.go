@@ -1,0 +1,107 @@
+package mesh
+
+import (
+	"net/netip"
+	"slices"
+
+	"ripstop/mesh/api"
+	"ripstop/tun"
+	"ripstop/tun/attach"
+)
+
+// A host that is exposed and masquerades is the gateway of what is attached on it:
+//
+//	expose --masquerade    openGateway: the rules, then the host forwards IPv4
+//	attach --gateway       gatewayFor: which of the host's addresses is in the container's network
+//	hide                   closeGateway; the host goes on forwarding, as others may want
+//
+// Rules that somebody flushed come back with the port rules (watchRules), and the next
+// start opens it again. Rules are before forwarding, so that nothing is open in between.
+
+// openGateway masquerades, and has the host forward. It may be so already.
+func (n *node) openGateway() error {
+	if err := n.firewall.SetGateway(n.numbering.Range); err != nil {
+		return err
+	}
+	turned, err := attach.Forward()
+	if turned {
+		n.log.Warn("this host forwards IPv4 now, and goes on after `ripstop hide`", "net.ipv4.ip_forward", 1)
+	}
+	return err
+}
+
+// closeGateway ends masquerading.
+func (n *node) closeGateway() error { return n.firewall.SetGateway(netip.Prefix{}) }
+
+// masquerade makes an exposed host a gateway. n.mu must be held.
+func (n *node) masquerade(a *attachment) error {
+	was := a.Masquerade
+	err := n.openGateway()
+	if err == nil {
+		a.Masquerade = true
+		err = n.saveAttachments()
+	}
+	if err != nil && !was {
+		a.Masquerade = false
+		if undo := n.closeGateway(); undo != nil {
+			n.log.Warn("rules of a gateway not removed", "error", undo)
+		}
+	}
+	return err
+}
+
+// adoptGateway goes on as a gateway if the last run was one, and takes away what one left
+// that died. n.mu must be held.
+func (n *node) adoptGateway() {
+	if n.bridge == nil {
+		return
+	}
+	set := n.closeGateway
+	if n.isGateway() {
+		set = n.openGateway
+	}
+	if err := set(); err != nil {
+		n.log.Error("what is attached here does not reach the world", "error", err)
+	}
+}
+
+// isGateway reports whether this host masquerades. n.mu must be held.
+func (n *node) isGateway() bool {
+	e := n.exposed()
+	return e != nil && e.Masquerade
+}
+
+// gatewayFor is the address of this host by which a, whose addresses are chosen, reaches
+// the world. n.mu must be held.
+func (n *node) gatewayFor(a *attachment) (netip.Addr, error) {
+	if !n.isGateway() {
+		return netip.Addr{}, api.Errorf(api.CodeUnavailable, "--gateway: this host is no gateway: run `ripstop expose --masquerade` first")
+	}
+	own := n.exposed()
+	for _, gateway := range own.Plan.Addresses {
+		// Both ways: the host has to find the container, too.
+		near := func(p netip.Prefix) bool {
+			return p.Addr().Is4() && p.Masked().Contains(gateway.Addr()) && gateway.Masked().Contains(p.Addr())
+		}
+		if slices.ContainsFunc(a.Plan.Addresses, near) && !n.isFenced(gateway.Addr()) {
+			return gateway.Addr(), nil
+		}
+	}
+	how := "run `ripstop expose --masquerade` with an address in the network of the container's"
+	if i := slices.IndexFunc(a.Plan.Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() }); i >= 0 {
+		how = "run `ripstop hide` and `ripstop expose --masquerade --subnet " + a.Plan.Addresses[i].Masked().String() + "`"
+	}
+	return netip.Addr{}, api.Errorf(api.CodeUnavailable, "--gateway: the host has %s, and the container %s: no IPv4 network has both: %s",
+		joinPrefixes(own.Plan.Addresses), joinPrefixes(a.Plan.Addresses), how)
+}
+
+// gatewayHazard is tun.RoutingHazard while this host is a gateway. n.mu must not be held.
+func (n *node) gatewayHazard(bridge string) (string, bool) {
+	n.mu.Lock()
+	gateway := n.isGateway()
+	n.mu.Unlock()
+	if !gateway {
+		return "", false
+	}
+	return tun.RoutingHazard(bridge)
+}
