@@ -1,15 +1,21 @@
 package integration
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"ripstop/integration/lab"
 )
@@ -297,4 +303,68 @@ func TestGatewayOfOthers(t *testing.T) {
 	w.shut("b1")
 	s.ip(s.Container("b1").Place, "route", "add", "default", "via", "10.32.0.100")
 	w.open("b1")
+}
+
+// TestCNIGateway: a network with isDefaultGateway makes the host a gateway, and its
+// containers reach the world; CHECK sees what is missing.
+func TestCNIGateway(t *testing.T) {
+	s := tell(t, lab.Config{Hosts: []string{"a"}, Containers: 3})
+	w := s.world("a")
+	s.upAll()
+	runtime := s.orchestrator("a", "1.1.0")
+	out := map[string]any{"isDefaultGateway": true, "ipMasq": true}
+	checking := func(added []byte) map[string]any {
+		return map[string]any{"isDefaultGateway": true, "ipMasq": true, "prevResult": json.RawMessage(added)}
+	}
+	a1, a2, a3 := s.Container("a1"), s.Container("a2"), s.Container("a3")
+
+	// Two at once: both find the host exposed.
+	var wg sync.WaitGroup
+	added, errs := make([][]byte, 2), make([]error, 2)
+	for i, c := range []*lab.Container{a1, a2} {
+		wg.Go(func() { added[i], errs[i] = runtime.call("ADD", c.Name(), c.Netns(), out) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	runtime.must("ADD", "a3", a3.Netns(), nil)
+	own := s.status("a")
+	if !own.Masquerade || len(own.Addresses) == 0 {
+		t.Fatalf("the host is no gateway: %v", own.Addresses)
+	}
+	gateway := own.Addresses[0].Addr()
+	var result types100.Result
+	if err := json.Unmarshal(added[0], &result); err != nil || result.IPs[0].Gateway.String() != gateway.String() || len(result.IPs[1].Gateway) != 0 {
+		t.Errorf("%v: %s", err, added[0])
+	}
+	if last := result.Routes[len(result.Routes)-1]; last.Dst.String() != "0.0.0.0/0" || last.GW.String() != gateway.String() {
+		t.Errorf("the last route is %v", last)
+	}
+	w.open("a1")
+	w.open("a2")
+	w.shut("a3")
+	if again := runtime.must("ADD", "a1", a1.Netns(), out); !bytes.Equal(again, added[0]) {
+		t.Errorf("ADD once more: %s", again)
+	}
+	runtime.must("CHECK", "a1", a1.Netns(), checking(added[0]))
+	s.ip(a1.Place, "route", "del", "default")
+	runtime.refused(100, "CHECK", "a1", a1.Netns(), checking(added[0]))
+	s.run("a", "hide")
+	w.shut("a2")
+	runtime.refused(100, "CHECK", "a2", a2.Netns(), checking(added[1]))
+	s.run("a", "expose", "--address", own.Addresses[0].String())
+	runtime.refused(100, "CHECK", "a2", a2.Netns(), checking(added[1]))
+	s.run("a", "expose", "--masquerade")
+	runtime.must("CHECK", "a2", a2.Netns(), checking(added[1]))
+	w.open("a2")
+
+	// A container that has a default route by another plug-in keeps it.
+	runtime.must("DEL", "a3", a3.Netns(), nil)
+	s.ip(a3.Place, "route", "add", "default", "dev", "lo")
+	runtime.refused(101, "ADD", "a3", a3.Netns(), out)
+	runtime.refused(101, "ADD", "a3", a3.Netns(), map[string]any{"isDefaultGateway": true, "ipam": map[string]any{"subnet": "10.40.0.0/16"}})
+	for _, id := range []string{"a1", "a2"} {
+		runtime.must("DEL", id, s.Container(id).Netns(), out)
+	}
 }

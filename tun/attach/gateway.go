@@ -52,7 +52,7 @@ func (p *plugger) lookOut() error {
 	}
 	for _, r := range all {
 		if gateway, _ := netip.AddrFromSlice(r.Gw); r.LinkIndex != p.inner || gateway.Unmap() != p.Gateway {
-			return fmt.Errorf("%w, %s: leave --gateway out, or delete that one", ErrDefaultRoute, wayOf(r))
+			return fmt.Errorf("%w, %s: do without a gateway (--gateway), or delete that one", ErrDefaultRoute, wayOf(r))
 		}
 	}
 	return nil
