@@ -368,3 +368,26 @@ func TestCNIGateway(t *testing.T) {
 		runtime.must("DEL", id, s.Container(id).Netns(), out)
 	}
 }
+
+// TestPodmanGateway: a network of Podman's with -o gateway=true does the same.
+func TestPodmanGateway(t *testing.T) {
+	s := tell(t, lab.Config{Hosts: []string{"a"}, Containers: 2})
+	w := s.world("a")
+	s.upAll()
+	subnet := map[string]any{"subnets": []map[string]any{{"subnet": "10.32.2.0/24"}}}
+	out, in := s.podman("a", map[string]string{"gateway": "true"}, subnet), s.podman("a", nil, subnet)
+	a1, a2 := s.Container("a1"), s.Container("a2")
+	out.setup(a1.Netns(), out.container("a1", nil))
+	in.setup(a2.Netns(), in.container("a2", nil))
+	if own := s.status("a"); !own.Masquerade || len(own.Addresses) == 0 || own.Addresses[0].Masked().String() != "10.32.2.0/24" {
+		t.Errorf("the host is no gateway in the subnet: %v", own.Addresses)
+	}
+	w.open("a1")
+	w.shut("a2")
+	if _, err := out.call(out.container("a1", nil), "teardown", a1.Netns()); err != nil {
+		t.Error(err)
+	}
+	if left := s.interfaces("a1"); len(left) != 0 {
+		t.Errorf("teardown left %v", left)
+	}
+}
