@@ -229,8 +229,8 @@ address from ` + "`ripstop up`" + `.
 With --masquerade it is also a gateway: what comes from the network's range over its bridge leaves
 for other addresses as this host's own, over IPv4. Containers attached here with --gateway have their
 default route by it; one attached elsewhere may be given a route here by hand. Nothing behind this host
-gets to the network by it but answers, and what a rule of this host publishes (DNAT): what was routed
-to the network before is dropped. Where this host does not forward IPv4, that is turned on
+gets to that range by it but answers, and what a rule of this host publishes (DNAT): what was routed
+to the range before is dropped. Where this host does not forward IPv4, that is turned on
 (net.ipv4.ip_forward), between its other interfaces too as far as its firewall lets it, and stays on.
 It may be added to what stands; ` + "`ripstop hide`" + ` ends both.
 
@@ -266,7 +266,8 @@ func hideCommand() command {
 	return command{
 		name: "hide", short: "take this host's own address away", client: true, text: `
 Takes away what expose gave: address and gateway. A host that is not exposed stays so, and one that
-forwards goes on (net.ipv4.ip_forward). Containers keep a default route that leads nowhere then.
+forwards goes on: where nothing else needs that, ` + "`sysctl -w net.ipv4.ip_forward=0`" + ` ends it, without which
+a later expose lets in what is routed here. Containers keep a default route that leads nowhere.
 
 Example:
   ripstop hide`,

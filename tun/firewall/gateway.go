@@ -18,9 +18,9 @@ import (
 //
 //	ip postrouting:  from BRIDGE to elsewhere, source in RANGE, destination not ─▶ masqueraded
 //	ip forward:      from BRIDGE to elsewhere, destination in RANGE ─▶ dropped
-//	                 from elsewhere to BRIDGE: answers ─▶ accepted
-//	                                           what somebody's rule published (DNAT) ─▶ accepted
-//	                                           anything else ─▶ dropped
+//	                 from elsewhere to BRIDGE, destination in RANGE: answers ─▶ accepted
+//	                                 what somebody's rule published (DNAT) ─▶ accepted
+//	                                 anything else ─▶ dropped
 //
 // What only passes the bridge comes from it and goes to it, and so is not touched where
 // br_netfilter shows it to these hooks. The table is one of its own, because a nat chain
@@ -39,7 +39,7 @@ func (t *Table) gatewayTable() *nftables.Table {
 }
 
 // SetGateway masquerades what leaves the bridge from addresses of an IPv4 network to
-// addresses outside of it, and closes the bridge to what nobody behind it asked for. The
+// addresses outside of it, and closes the network to what nobody in it asked for. The
 // zero prefix ends both. Ensure puts it back when somebody flushed it.
 func (t *Table) SetGateway(network netip.Prefix) error {
 	if network.IsValid() && !network.Addr().Is4() {
@@ -96,9 +96,9 @@ func (t *Table) gatewayChains(table *nftables.Table) []chain {
 	}
 	bridge := ifname(t.bridge)
 	out := rule(meta(expr.MetaKeyIIFNAME), equal(bridge...), meta(expr.MetaKeyOIFNAME), differs(bridge...))
-	in := rule(meta(expr.MetaKeyOIFNAME), equal(bridge...), meta(expr.MetaKeyIIFNAME), differs(bridge...))
 	source, destination := t.gatewayPart(offIPv4Source), t.gatewayPart(offIPv4Destination)
 	inside := t.gateway.Addr().AsSlice()
+	in := rule(meta(expr.MetaKeyOIFNAME), equal(bridge...), meta(expr.MetaKeyIIFNAME), differs(bridge...), destination, equal(inside...))
 	return []chain{
 		base(chainLeaving, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
 			rule(out, source, equal(inside...), destination, differs(inside...), &expr.Counter{}, &expr.Masq{}),
