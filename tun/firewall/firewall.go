@@ -80,6 +80,7 @@ type Table struct {
 	host    owned        // what SetHost said
 	members []string     // what SetMembers said
 	gateway netip.Prefix // what SetGateway said
+	guarded uint16       // what SetUnderlayGuard said; 0: nothing
 	// byMembers is set by Ensure where the kernel cannot tell a port's bridge.
 	byMembers bool
 	settled   bool // SetRemote was called: endpoint elements that nobody claims are stale
@@ -128,31 +129,38 @@ func (t *Table) Ensure() error {
 	return t.ensureLocked()
 }
 
-// Present reports whether the kernel has the rules: false when somebody flushed them.
-// An error says nothing about them.
+// Present reports whether the kernel has the rules: false when somebody flushed them, or
+// those of the guard or the gateway. An error says nothing about them.
 func (t *Table) Present() (bool, error) {
+	t.mu.Lock()
+	wanted := t.tablesLocked()
+	t.mu.Unlock()
 	c, err := dial()
 	if err != nil {
 		return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
 	}
-	tables, err := c.ListTablesOfFamily(t.table.Family)
-	if err != nil {
-		return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
+	for _, want := range wanted {
+		tables, err := c.ListTablesOfFamily(want.Family)
+		if err != nil {
+			return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
+		}
+		if !slices.ContainsFunc(tables, func(table *nftables.Table) bool { return table.Name == want.Name }) {
+			return false, nil
+		}
 	}
-	if !slices.ContainsFunc(tables, func(table *nftables.Table) bool { return table.Name == t.table.Name }) {
-		return false, nil
+	return true, nil
+}
+
+// tablesLocked are those that have to be there.
+func (t *Table) tablesLocked() []*nftables.Table {
+	tables := []*nftables.Table{t.table}
+	if t.guarded != 0 {
+		tables = append(tables, t.guardTable())
 	}
-	t.mu.Lock()
-	gateway := t.gateway.IsValid()
-	t.mu.Unlock()
-	if !gateway {
-		return true, nil
+	if t.gateway.IsValid() {
+		tables = append(tables, t.gatewayTable())
 	}
-	there, err := t.gatewayPresent(c)
-	if err != nil {
-		return false, fmt.Errorf("firewall: %s: look for the gateway's rules: %w", t.bridge, err)
-	}
-	return there, nil
+	return tables
 }
 
 func (t *Table) ensureLocked() error {
@@ -171,10 +179,16 @@ func (t *Table) ensureLocked() error {
 	for _, rule := range t.ports {
 		changes = append(changes, t.portChangesLocked(rule.Port, rule.elements())...)
 	}
-	if err := t.applyLocked(changes); err != nil || !t.gateway.IsValid() {
+	if err := t.applyLocked(changes); err != nil {
 		return err
 	}
-	return t.writeGatewayLocked()
+	if t.guarded != 0 {
+		err = t.writeGuardLocked()
+	}
+	if t.gateway.IsValid() {
+		err = errors.Join(err, t.writeGatewayLocked())
+	}
+	return err
 }
 
 // installLocked writes the rules, in the first form that the kernel takes: the
@@ -278,7 +292,7 @@ func (t *Table) Delete() error {
 	if err != nil {
 		return fmt.Errorf("firewall: %s: delete: %w", t.bridge, err)
 	}
-	t.gateway = netip.Prefix{}
+	t.gateway, t.guarded = netip.Prefix{}, 0
 	for _, table := range []*nftables.Table{t.table, t.guardTable(), t.gatewayTable()} {
 		c.AddTable(table)
 		c.DelTable(table)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -125,10 +124,4 @@ func tracked(key expr.CtKey, bits uint32) []expr.Any {
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binary.NativeEndian.AppendUint32(nil, bits), Xor: make([]byte, 4)},
 		differs(0, 0, 0, 0),
 	)
-}
-
-// gatewayPresent reports whether the kernel has the gateway's table.
-func (t *Table) gatewayPresent(c *nftables.Conn) (bool, error) {
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyIPv4)
-	return slices.ContainsFunc(tables, func(table *nftables.Table) bool { return table.Name == t.table.Name }), err
 }

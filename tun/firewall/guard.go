@@ -29,13 +29,25 @@ func (t *Table) guardTable() *nftables.Table {
 }
 
 // SetUnderlayGuard drops what arrives through the bridge (or device) for UDP or TCP
-// port on this host, replacing the port guarded before. 0 ends it.
+// port on this host, replacing the port guarded before. 0 ends it. Ensure puts it back
+// when somebody flushed it.
 //
 // It must not be set on a bridge that carries the underlay itself (a NIC put on
 // it): there everything arrives through the bridge.
 func (t *Table) SetUnderlayGuard(port uint16) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	old := t.guarded
+	t.guarded = port
+	if err := t.writeGuardLocked(); err != nil {
+		t.guarded = old
+		return err
+	}
+	return nil
+}
+
+// writeGuardLocked makes the guard what it has to be, as one transaction.
+func (t *Table) writeGuardLocked() error {
 	table := t.guardTable()
 	accepted := nftables.ChainPolicyAccept
 	input := &nftables.Chain{
@@ -48,7 +60,7 @@ func (t *Table) SetUnderlayGuard(port uint16) error {
 		return fmt.Errorf("firewall: %s: underlay guard: %w", t.bridge, err)
 	}
 	c.AddTable(table)
-	if port == 0 {
+	if t.guarded == 0 {
 		c.DelTable(table)
 	} else {
 		c.AddObj(&nftables.CounterObj{Table: table, Name: counterGuard})
@@ -58,7 +70,7 @@ func (t *Table) SetUnderlayGuard(port uint16) error {
 			c.AddRule(&nftables.Rule{Table: table, Chain: input, Exprs: rule(
 				meta(expr.MetaKeyIIFNAME), equal(ifname(t.bridge)...),
 				l4proto(proto),
-				load(transport, 2, 2), equal(binary.BigEndian.AppendUint16(nil, port)...),
+				load(transport, 2, 2), equal(binary.BigEndian.AppendUint16(nil, t.guarded)...),
 				&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counterGuard},
 				verdict(expr.VerdictDrop, ""),
 			)})
