@@ -57,7 +57,7 @@ type node struct {
 	fragmenting bool // socket cannot set the don't-fragment bit
 	control     *transport.Control
 	plane       *plane.Plane
-	metrics     *api.MetricsServer // nil: they are read by the socket only
+	metrics     *api.LoopbackServer // nil: they are read by the socket only
 	swtch       *route.Switch
 	stop        context.CancelCauseFunc
 	wake        chan struct{}     // of capacity 1: the loop has something to do

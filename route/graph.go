@@ -35,6 +35,12 @@ func (l *Link) figure() uint32 {
 	return uint32(rtt.Microseconds() + permille*(LossPenalty/10).Microseconds())
 }
 
+// Cost is what the link costs on a way, as far as this end has a say: the greater of both
+// ends' figures counts.
+func (l *Link) Cost() time.Duration {
+	return time.Duration(l.figure())*time.Microsecond + HopPenalty
+}
+
 // Graph is the topology as one host sees it, with that host's best paths. It is
 // immutable, and equal for equal sets of links in whatever order they come.
 //

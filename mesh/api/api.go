@@ -4,6 +4,7 @@
 //	ripstop attach … ──► Client ── HTTP+JSON over a unix socket, 0660 ──► Server ──► Backend (mesh.Node)
 //
 //	GET  /v1/status                                   Status
+//	GET  /v1/topology                                 Topology
 //	POST /v1/explain                                  ExplainRequest → Explanation
 //	POST /v1/ping                                     PingRequest → Pong
 //	POST /v1/internals                                InternalsRequest → Internals
@@ -18,7 +19,7 @@
 //	POST /v1/stop     /v1/reset                       {} → {}
 //	GET  /metrics                                     the same Status for Prometheus, as text
 //
-//	Prometheus ── HTTP on the loopback, if `up --metrics` says where ──► MetricsServer ──► Backend
+//	Prometheus ── HTTP on the loopback, if `up --metrics` says where ──► LoopbackServer ──► Backend
 //
 // Every other answer is one JSON object with "version": 1; a refusal has an "error" in
 // it. Fields are only ever added within a version; a reader ignores what it does
@@ -26,8 +27,8 @@
 // refused, so that a newer client's wish is never silently dropped.
 //
 // The file permissions of the socket are the whole access control: who may open
-// it may do everything the daemon can. A MetricsServer asks nobody who he is, and
-// answers nothing but GET /metrics.
+// it may do everything the daemon can. ListenMetrics asks nobody who he is, and
+// answers nothing but GET /metrics; loopback.go keeps pages of the web out.
 //
 // Read types.go and ipam.go first, then backend.go, server.go, socket.go and client.go; metrics are
 // listed in metrics.go, written by exposition.go and answered by metrics_server.go.
@@ -45,6 +46,7 @@ const MaxBody = 1 << 20
 // The paths of the interface; the number in them is Version.
 const (
 	pathStatus    = "/v1/status"
+	pathTopology  = "/v1/topology"
 	pathExplain   = "/v1/explain"
 	pathPing      = "/v1/ping"
 	pathInternals = "/v1/internals"

@@ -45,6 +45,9 @@ func (r *recorder) RemoveName(_ context.Context, q NameRequest) error { return r
 func (r *recorder) Lookup(_ context.Context, q LookupRequest) (LookupAnswer, error) {
 	return LookupAnswer{Name: q.Name}, r.note(q)
 }
+func (r *recorder) Topology(context.Context) (Topology, error) {
+	return Topology{Hosts: []TopologyHost{{Name: "x"}}, Links: make([]TopologyLink, MaxTopologyLinks+2)}, r.note("topology")
+}
 func (r *recorder) Explain(_ context.Context, q ExplainRequest) (Explanation, error) {
 	return Explanation{From: q.From, To: q.To, Arrives: true}, r.note(q)
 }
@@ -150,6 +153,10 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	if err != nil || address.Version != Version || address.Addresses[0] != prefix {
 		t.Errorf("address %+v, %v", address, err)
 	}
+	topology, err := c.Topology(ctx)
+	if err != nil || topology.Version != Version || len(topology.Hosts) != 1 || len(topology.Links) != MaxTopologyLinks || topology.LeftOut != 2 {
+		t.Errorf("topology of %d hosts, %d links, %d left out, %v", len(topology.Hosts), len(topology.Links), topology.LeftOut, err)
+	}
 	way, err := c.Explain(ctx, ExplainRequest{From: "db", To: "web"})
 	if err != nil || way.Version != Version || !way.Arrives || way.To != "web" || way.Steps == nil || way.Way == nil {
 		t.Errorf("explanation %+v, %v", way, err)
@@ -186,7 +193,7 @@ func TestEveryCallReachesTheBackend(t *testing.T) {
 	want := []any{
 		"status", attach, CommitRequest{ID: "1"}, DetachRequest{Netns: "web", Name: "web"},
 		ExposeRequest{Addresses: []netip.Prefix{prefix}},
-		"ipam", allocate, ExplainRequest{From: "db", To: "web"}, ping, InternalsRequest{Stacks: true}, ReleaseRequest{For: "vm"}, LeaveRequest{Deadline: Duration(time.Minute)}, RemoveRequest{Host: "vm3", Force: true}, "start", "adopt",
+		"ipam", allocate, "topology", ExplainRequest{From: "db", To: "web"}, ping, InternalsRequest{Stacks: true}, ReleaseRequest{For: "vm"}, LeaveRequest{Deadline: Duration(time.Minute)}, RemoveRequest{Host: "vm3", Force: true}, "start", "adopt",
 		ConnectRequest{Peers: []string{"vm1"}, Replace: true}, ForgetRequest{Peers: []string{"vm2"}},
 		CommitRequest{ID: "2"}, "hide", "stop", "reset",
 	}

@@ -12,6 +12,8 @@ import (
 // A refusal the caller can do something about is an *Error.
 type Backend interface {
 	Status(ctx context.Context) (Status, error)
+	// Topology tells who links with whom, as all hosts' records have it.
+	Topology(ctx context.Context) (Topology, error)
 	// Explain says how a frame gets from here to a place on the network, or why it does not.
 	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
 	// Ping asks another host for one answer, and waits for it. That none comes is no error.

@@ -238,8 +238,11 @@ func TestMetricsAddress(t *testing.T) {
 			t.Errorf("%q: %v, %v", in, a, err)
 		}
 	}
+	if _, err := ParseMetricsAddress("0.0.0.0:6782"); err == nil || !strings.Contains(err.Error(), "give 127.0.0.1:6782 and put a reverse proxy") {
+		t.Errorf("a wildcard address: %v", err)
+	}
 	log, b := slog.New(slog.DiscardHandler), new(recorder)
-	if _, err := ListenMetrics(MetricsConfig{Address: netip.MustParseAddrPort("0.0.0.0:0"), Backend: b, Log: log}); err == nil || !strings.Contains(err.Error(), "reverse proxy") {
+	if _, err := ListenMetrics(MetricsConfig{Address: netip.MustParseAddrPort("0.0.0.0:0"), Backend: b, Log: log}); err == nil || !strings.Contains(err.Error(), "--metrics") {
 		t.Errorf("a wildcard address: %v", err)
 	}
 	at := serveMetrics(t, b)

@@ -81,6 +81,7 @@ func (s *Server) routes() http.Handler {
 		status.noNulls()
 		s.answer(w, status, err)
 	})
+	mux.HandleFunc("GET "+pathTopology, question(s, func(ctx context.Context, _ struct{}) (Topology, error) { return b.Topology(ctx) }, (*Topology).settle))
 	mux.HandleFunc("POST "+pathExplain, question(s, b.Explain, (*Explanation).settle))
 	mux.HandleFunc("POST "+pathPing, question(s, b.Ping, versionPong))
 	mux.HandleFunc("POST "+pathInternals, question(s, b.Internals, (*Internals).settle))

@@ -6,6 +6,7 @@
 //	     attach, detach ────────────────┤──► api.Client and, in this process, tun/attach
 //	     stop, connect, status, … ──────┤──► api.Client ──► the daemon's socket
 //	     doctor, report ────────────────┤──► api.Client where a daemon answers, and this host
+//	     web ───────────────────────────┤──► api/page, which asks an api.Client while somebody looks
 //	     secret, completion, demo, … ───┘    no daemon needed
 //
 //	ripstop-cni, …/netavark/ripstop ──────► runtimes/…: the same program by another name

@@ -24,16 +24,17 @@ import (
 
 // daemon is a Backend that remembers what it was asked.
 type daemon struct {
-	mu      sync.Mutex // guards asked: a report asks for several things at once
-	asked   []any
-	refusal error
-	status  func() api.Status
-	names   api.Names
-	found   api.LookupAnswer
-	way     api.Explanation
-	inside  api.Internals
-	pong    func(api.PingRequest) api.Pong
-	stop    context.CancelFunc
+	mu       sync.Mutex // guards asked: a report asks for several things at once
+	asked    []any
+	refusal  error
+	status   func() api.Status
+	names    api.Names
+	found    api.LookupAnswer
+	way      api.Explanation
+	topology api.Topology
+	inside   api.Internals
+	pong     func(api.PingRequest) api.Pong
+	stop     context.CancelFunc
 }
 
 func (d *daemon) note(q any) error {
@@ -49,6 +50,9 @@ func (d *daemon) AddName(_ context.Context, q api.NameRequest) error    { return
 func (d *daemon) RemoveName(_ context.Context, q api.NameRequest) error { return d.note(q) }
 func (d *daemon) Lookup(_ context.Context, q api.LookupRequest) (api.LookupAnswer, error) {
 	return d.found, d.note(q)
+}
+func (d *daemon) Topology(context.Context) (api.Topology, error) {
+	return d.topology, d.note("topology")
 }
 func (d *daemon) Explain(_ context.Context, q api.ExplainRequest) (api.Explanation, error) {
 	return d.way, d.note(q)

@@ -48,7 +48,7 @@ func commands() []command {
 		attachCommand(), detachCommand(), exposeCommand(), hideCommand(), cniCommand(), dockerCommand(), netavarkCommand(),
 		ipamCommand(), leaveCommand(), rmpeerCommand(),
 		dnsCommand(),
-		statusCommand(), pingCommand(), explainCommand(), doctorCommand(), reportCommand(), demoCommand(), completionCommand(), versionCommand(), manualCommand(),
+		statusCommand(), pingCommand(), explainCommand(), doctorCommand(), reportCommand(), webCommand(), demoCommand(), completionCommand(), versionCommand(), manualCommand(),
 	}
 }
 

@@ -50,7 +50,7 @@ var manualFiles = []struct{ path, text string }{
 
 // manual is the manual page of those commands that help lists.
 func manual(all []command) string {
-	p := new(page)
+	p := new(manualPage)
 	p.line(`.TH RIPSTOP 8 "" ripstop "System Administration"`)
 	p.line(".nh") // no word is parted: it may be one to type
 	p.line(".ad l")
@@ -79,14 +79,14 @@ func manual(all []command) string {
 	return p.b.String()
 }
 
-// page is a manual page that grows line by line.
-type page struct{ b strings.Builder }
+// manualPage is a manual page that grows line by line.
+type manualPage struct{ b strings.Builder }
 
 // line adds one that is in man's language already.
-func (p *page) line(s string) { p.b.WriteString(s + "\n") }
+func (p *manualPage) line(s string) { p.b.WriteString(s + "\n") }
 
 // command adds what help says of a command.
-func (p *page) command(c command) {
+func (p *manualPage) command(c command) {
 	p.line(".SS " + escaped(strings.TrimSpace("ripstop "+c.name+" "+c.args)))
 	p.text(c.text)
 	flags, _ := c.flags(new(invocation))
@@ -101,7 +101,7 @@ func (p *page) command(c command) {
 }
 
 // item adds a word in bold with its explanation below it.
-func (p *page) item(word, text string) {
+func (p *manualPage) item(word, text string) {
 	p.line(".TP")
 	p.line(`\fB` + escaped(word) + `\fR`)
 	p.line(prose(text))
@@ -109,7 +109,7 @@ func (p *page) item(word, text string) {
 
 // text adds paragraphs of help. Lines that are set in there, examples and lists, stay as
 // they are; all others flow.
-func (p *page) text(s string) {
+func (p *manualPage) text(s string) {
 	var asIs, fresh bool
 	for line := range strings.Lines(strings.TrimSpace(s)) {
 		line = strings.TrimRight(line, "\n")
