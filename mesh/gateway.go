@@ -20,7 +20,7 @@ import (
 
 // openGateway masquerades, and has the host forward. It may be so already.
 func (n *node) openGateway() error {
-	if err := n.firewall.SetGateway(n.numbering.Range); err != nil {
+	if err := n.firewall.SetGateway(n.numbering.Range, n.port); err != nil {
 		return err
 	}
 	turned, err := attach.Forward()
@@ -31,7 +31,7 @@ func (n *node) openGateway() error {
 }
 
 // closeGateway ends masquerading.
-func (n *node) closeGateway() error { return n.firewall.SetGateway(netip.Prefix{}) }
+func (n *node) closeGateway() error { return n.firewall.SetGateway(netip.Prefix{}, 0) }
 
 // masquerade makes an exposed host a gateway. n.mu must be held.
 func (n *node) masquerade(a *attachment) error {

@@ -80,6 +80,7 @@ type Table struct {
 	host    owned        // what SetHost said
 	members []string     // what SetMembers said
 	gateway netip.Prefix // what SetGateway said
+	spared  uint16       // the port that it said
 	guarded uint16       // what SetUnderlayGuard said; 0: nothing
 	// byMembers is set by Ensure where the kernel cannot tell a port's bridge.
 	byMembers bool

@@ -16,6 +16,7 @@ import (
 // nobody there reach them:
 //
 //	ip postrouting:  from BRIDGE to elsewhere, source in RANGE, destination not ─▶ masqueraded
+//	           then: masqueraded to the daemon's port ─▶ dropped
 //	ip forward:      from BRIDGE to elsewhere, destination in RANGE ─▶ dropped
 //	                 from elsewhere to BRIDGE, destination in RANGE: answers ─▶ accepted
 //	                                 what somebody's rule published (DNAT) ─▶ accepted
@@ -24,9 +25,15 @@ import (
 // What only passes the bridge comes from it and goes to it, and so is not touched where
 // br_netfilter shows it to these hooks. The table is one of its own, because a nat chain
 // belongs to a family of IP. Nothing that it accepts is spared other tables' rules.
+//
+// Masquerading keeps a port where it can. A container that speaks from the daemon's port to
+// another host's would so be whom connection tracking gives what that host sends to this
+// one, and the daemon's own datagrams would leave by another port. It therefore gets another
+// port, by chance; should that be the daemon's after all, what is dropped is never tracked.
 const (
 	chainLeaving = "leaving"
 	chainThrough = "through"
+	chainSpared  = "spared"
 )
 
 // dnatted is the bit of a connection's state that says that its destination was rewritten
@@ -39,17 +46,18 @@ func (t *Table) gatewayTable() *nftables.Table {
 
 // SetGateway masquerades what leaves the bridge from addresses of an IPv4 network to
 // addresses outside of it, and closes the network to what nobody in it asked for. The
-// zero prefix ends both. Ensure puts it back when somebody flushed it.
-func (t *Table) SetGateway(network netip.Prefix) error {
+// zero prefix ends both. Nothing that leaves takes the daemon's port. Ensure puts it back
+// when somebody flushed it.
+func (t *Table) SetGateway(network netip.Prefix, port uint16) error {
 	if network.IsValid() && !network.Addr().Is4() {
 		return fmt.Errorf("firewall: %s: gateway of %v: not a network of IPv4", t.bridge, network)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := t.gateway
-	t.gateway = network.Masked()
+	old, oldPort := t.gateway, t.spared
+	t.gateway, t.spared = network.Masked(), port
 	if err := t.writeGatewayLocked(); err != nil {
-		t.gateway = old
+		t.gateway, t.spared = old, oldPort
 		return err
 	}
 	return nil
@@ -95,12 +103,21 @@ func (t *Table) gatewayChains(table *nftables.Table) []chain {
 	}
 	bridge := ifname(t.bridge)
 	out := rule(meta(expr.MetaKeyIIFNAME), equal(bridge...), meta(expr.MetaKeyOIFNAME), differs(bridge...))
-	source, destination := t.gatewayPart(offIPv4Source), t.gatewayPart(offIPv4Destination)
+	source, destination := t.gatewayMask(load(network, offIPv4Source, 4)), t.gatewayMask(load(network, offIPv4Destination, 4))
 	inside := t.gateway.Addr().AsSlice()
 	in := rule(meta(expr.MetaKeyOIFNAME), equal(bridge...), meta(expr.MetaKeyIIFNAME), differs(bridge...), destination, equal(inside...))
+	began := t.gatewayMask(&expr.Ct{Key: expr.CtKeySRC, Register: 1}) // who began the connection, before masquerading
+	fromDaemons := rule(load(transport, 0, 2), equal(binary.BigEndian.AppendUint16(nil, t.spared)...))
+	leaves := rule(out, source, equal(inside...), destination, differs(inside...))
 	return []chain{
 		base(chainLeaving, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
-			rule(out, source, equal(inside...), destination, differs(inside...), &expr.Counter{}, &expr.Masq{}),
+			rule(leaves, l4proto(unix.IPPROTO_UDP), fromDaemons, &expr.Counter{}, &expr.Masq{FullyRandom: true}),
+			rule(leaves, l4proto(unix.IPPROTO_TCP), fromDaemons, &expr.Counter{}, &expr.Masq{FullyRandom: true}),
+			rule(leaves, &expr.Counter{}, &expr.Masq{}),
+		),
+		base(chainSpared, nftables.ChainTypeFilter, nftables.ChainHookPostrouting, nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource+1),
+			rule(out, began, equal(inside...), l4proto(unix.IPPROTO_UDP), fromDaemons, &expr.Counter{}, verdict(expr.VerdictDrop, "")),
+			rule(out, began, equal(inside...), l4proto(unix.IPPROTO_TCP), fromDaemons, &expr.Counter{}, verdict(expr.VerdictDrop, "")),
 		),
 		base(chainThrough, nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter,
 			rule(out, destination, equal(inside...), &expr.Counter{}, verdict(expr.VerdictDrop, "")),
@@ -111,9 +128,9 @@ func (t *Table) gatewayChains(table *nftables.Table) []chain {
 	}
 }
 
-// gatewayPart loads that part of an address in the IPv4 header which the network fixes.
-func (t *Table) gatewayPart(off uint32) []expr.Any {
-	return rule(load(network, off, 4),
+// gatewayMask keeps that part of a loaded address which the network fixes.
+func (t *Table) gatewayMask(address expr.Any) []expr.Any {
+	return rule(address,
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: net.CIDRMask(t.gateway.Bits(), 32), Xor: make([]byte, 4)})
 }
 

@@ -63,26 +63,29 @@ func route(to, by string) error {
 	return netlink.RouteAdd(&netlink.Route{Dst: dst, Gw: netip.MustParseAddr(by).AsSlice()})
 }
 
+// bound is a socket for datagrams at a port, 0 for any, that does not wait long.
+func (l *lab) bound(ns *netns.NS, port int) (s int) {
+	l.t.Helper()
+	l.in(ns, func() (err error) {
+		if s, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		wait := unix.NsecToTimeval((300 * time.Millisecond).Nanoseconds())
+		if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+			return err
+		}
+		return unix.Bind(s, &unix.SockaddrInet4{Port: port})
+	})
+	return s
+}
+
 // datagram sends one and says from whom it came; invalid: it did not come.
 func (l *lab) datagram(from, to *netns.NS, at netip.Addr) (seen netip.Addr) {
 	l.t.Helper()
 	const port = 4000
-	socket := func(ns *netns.NS) (s int) {
-		l.in(ns, func() (err error) {
-			if s, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
-				return err
-			}
-			wait := unix.NsecToTimeval((300 * time.Millisecond).Nanoseconds())
-			return unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
-		})
-		return s
-	}
-	receiver, sender := socket(to), socket(from)
+	receiver, sender := l.bound(to, port), l.bound(from, 0)
 	defer unix.Close(receiver)
 	defer unix.Close(sender)
-	if err := unix.Bind(receiver, &unix.SockaddrInet4{Port: port}); err != nil {
-		l.t.Fatal(err)
-	}
 	if err := unix.Sendto(sender, []byte("hello"), 0, &unix.SockaddrInet4{Port: port, Addr: at.As4()}); err != nil {
 		l.t.Fatal(err)
 	}
@@ -91,6 +94,17 @@ func (l *lab) datagram(from, to *netns.NS, at netip.Addr) (seen netip.Addr) {
 		return netip.AddrFrom4(s.Addr)
 	}
 	return netip.Addr{}
+}
+
+// reach waits until datagrams get from one to the other: links and neighbours take a moment.
+func (l *lab) reach(from, to *netns.NS, at netip.Addr) {
+	l.t.Helper()
+	for range 20 {
+		if l.datagram(from, to, at).IsValid() {
+			return
+		}
+	}
+	l.t.Fatalf("%v is not reached", at)
 }
 
 // TestGateway: what leaves the bridge from the network has the host's address, what stays
@@ -104,6 +118,8 @@ func TestGateway(t *testing.T) {
 	}
 	world, host := netip.MustParseAddr("203.0.113.2"), netip.MustParseAddr("203.0.113.1")
 	network := netip.MustParsePrefix("10.32.0.0/12")
+	l.reach(a.ns, outside, world)
+	l.reach(outside, b.ns, b.ip4)
 	expect := func(what string, out, in netip.Addr) {
 		t.Helper()
 		if got := l.datagram(a.ns, outside, world); got != out {
@@ -128,13 +144,13 @@ func TestGateway(t *testing.T) {
 	}
 	expect("no gateway", a.ip4, world)
 	for range 2 {
-		l.in(l.host, func() error { return table.SetGateway(network) })
+		l.in(l.host, func() error { return table.SetGateway(network, 6783) })
 	}
 	present(true)
 	expect("a gateway", host, netip.Addr{})
-	l.in(l.host, func() error { return table.SetGateway(netip.MustParsePrefix("10.64.0.0/12")) })
+	l.in(l.host, func() error { return table.SetGateway(netip.MustParsePrefix("10.64.0.0/12"), 6783) })
 	expect("a gateway of another network", a.ip4, world)
-	l.in(l.host, func() error { return table.SetGateway(network) })
+	l.in(l.host, func() error { return table.SetGateway(network, 6783) })
 
 	l.in(l.host, func() error {
 		kernel, err := nftables.New()
@@ -166,12 +182,60 @@ func TestGateway(t *testing.T) {
 		t.Errorf("an address of the network is reached outside, as %v", got)
 	}
 
-	if err := table.SetGateway(netip.MustParsePrefix("fd00::/64")); err == nil {
+	if err := table.SetGateway(netip.MustParsePrefix("fd00::/64"), 6783); err == nil {
 		t.Error("a network of IPv6 was taken")
 	}
 	for range 2 {
-		l.in(l.host, func() error { return table.SetGateway(netip.Prefix{}) })
+		l.in(l.host, func() error { return table.SetGateway(netip.Prefix{}, 6783) })
 	}
 	present(true)
 	expect("no gateway any more", a.ip4, world)
+}
+
+// TestGatewaySparesTheDaemonsPort: a container that sends from the daemon's port to a peer's
+// gets another, and so neither the peer's datagrams nor the port that the daemon's own have.
+func TestGatewaySparesTheDaemonsPort(t *testing.T) {
+	for _, port := range []int{6783, 50000} {
+		l, table, c := guarded(t, 1)
+		outside := l.behind()
+		l.in(c[0].ns, func() error { return route("0.0.0.0/0", "10.32.0.254") })
+		l.reach(c[0].ns, outside, netip.MustParseAddr("203.0.113.2"))
+		l.in(l.host, func() error { return table.SetGateway(netip.MustParsePrefix("10.32.0.0/12"), uint16(port)) })
+		peer, host := unix.SockaddrInet4{Port: port, Addr: [4]byte{203, 0, 113, 2}}, unix.SockaddrInet4{Port: port, Addr: [4]byte{203, 0, 113, 1}}
+		remote, thief, daemon := l.bound(outside, port), l.bound(c[0].ns, port), l.bound(l.host, port)
+		defer func() {
+			for _, s := range []int{remote, thief, daemon} {
+				unix.Close(s)
+			}
+		}()
+		send := func(s int, to unix.SockaddrInet4) {
+			t.Helper()
+			if err := unix.Sendto(s, []byte("hello"), 0, &to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		from := func(s int) (port int) {
+			_, source, _ := unix.Recvfrom(s, make([]byte, 100), 0)
+			if s, ok := source.(*unix.SockaddrInet4); ok {
+				port = s.Port
+			}
+			return port
+		}
+		send(thief, peer)
+		if got := from(remote); got == port || got == 0 {
+			t.Errorf("the container's datagram comes from port %d", got)
+		}
+		send(remote, host)
+		if got := from(daemon); got != port {
+			t.Errorf("the peer's datagram came from port %d, want %d", got, port)
+		}
+		send(daemon, peer)
+		if got := from(remote); got != port {
+			t.Errorf("the daemon's datagram comes from port %d, want %d", got, port)
+		}
+		send(thief, peer)
+		if got := from(remote); got == port || got == 0 {
+			t.Errorf("the container's second datagram comes from port %d", got)
+		}
+	}
 }
