@@ -18,6 +18,7 @@ import (
 //	ip postrouting:  from BRIDGE to elsewhere, source in RANGE, destination not ─▶ masqueraded
 //	           then: masqueraded to the daemon's port ─▶ dropped
 //	ip forward:      from BRIDGE to elsewhere, destination in RANGE ─▶ dropped
+//	                 source in RANGE, no connection that is tracked, so not masqueraded ─▶ dropped
 //	                 from elsewhere to BRIDGE, destination in RANGE: answers ─▶ accepted
 //	                                 what somebody's rule published (DNAT) ─▶ accepted
 //	                                 anything else ─▶ dropped
@@ -121,6 +122,7 @@ func (t *Table) gatewayChains(table *nftables.Table) []chain {
 		),
 		base(chainThrough, nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter,
 			rule(out, destination, equal(inside...), &expr.Counter{}, verdict(expr.VerdictDrop, "")),
+			rule(out, source, equal(inside...), tracked(expr.CtKeySTATE, expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), &expr.Counter{}, verdict(expr.VerdictDrop, "")),
 			rule(in, tracked(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept()),
 			rule(in, tracked(expr.CtKeySTATUS, dnatted), accept()),
 			rule(in, &expr.Counter{}, verdict(expr.VerdictDrop, "")),

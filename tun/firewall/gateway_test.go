@@ -239,3 +239,53 @@ func TestGatewaySparesTheDaemonsPort(t *testing.T) {
 		}
 	}
 }
+
+// TestGatewayLetsOutNoOtherSource: what connection tracking makes nothing of, and so is not
+// masqueraded, stays inside.
+func TestGatewayLetsOutNoOtherSource(t *testing.T) {
+	l, table, c := guarded(t, 1)
+	a, outside, world := c[0], l.behind(), netip.MustParseAddr("203.0.113.2")
+	l.in(a.ns, func() error { return route("0.0.0.0/0", "10.32.0.254") })
+	l.reach(a.ns, outside, world)
+	var host [6]byte
+	l.in(l.host, func() error {
+		link, err := netlink.LinkByName(bridgeName)
+		if err == nil {
+			host = [6]byte(link.Attrs().HardwareAddr)
+		}
+		return err
+	})
+	tcp := func(flags byte) []byte {
+		return []byte{16, 0, 16, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 1, 0, 0, 0, 0, 0}
+	}
+	for _, gateway := range []bool{false, true} {
+		if gateway {
+			l.in(l.host, func() error { return table.SetGateway(netip.MustParsePrefix("10.32.0.0/12"), 6783) })
+		}
+		for _, k := range []struct {
+			name    string
+			proto   byte
+			payload []byte
+		}{
+			{"SYN with ACK", unix.IPPROTO_TCP, tcp(0x12)},
+			{"RST", unix.IPPROTO_TCP, tcp(4)},
+			{"answer to no echo", unix.IPPROTO_ICMP, []byte{0, 0, 0xff, 0xff, 0, 0, 0, 0}},
+		} {
+			var s int
+			l.in(outside, func() (err error) {
+				s, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(k.proto))
+				return err
+			})
+			wait := unix.NsecToTimeval((300 * time.Millisecond).Nanoseconds())
+			if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+				t.Fatal(err)
+			}
+			a.send(t, ether(host, a.mac, unix.ETH_P_IP, ipv4(a.ip4, world, k.proto, k.payload)))
+			_, source, err := unix.Recvfrom(s, make([]byte, 100), 0)
+			unix.Close(s)
+			if out := err == nil; out == gateway {
+				t.Errorf("%s, gateway %v: out %v, from %+v", k.name, gateway, out, source)
+			}
+		}
+	}
+}
