@@ -78,20 +78,31 @@ func (n *node) gatewayFor(a *attachment) (netip.Addr, error) {
 		return netip.Addr{}, api.Errorf(api.CodeUnavailable, "--gateway: this host is no gateway: run `ripstop expose --masquerade` first")
 	}
 	own := n.exposed()
+	all := n.numbering.Range // only what is in it is masqueraded
+	var outside netip.Addr
 	for _, gateway := range own.Plan.Addresses {
-		// Both ways: the host has to find the container, too.
-		near := func(p netip.Prefix) bool {
-			return p.Addr().Is4() && p.Masked().Contains(gateway.Addr()) && gateway.Masked().Contains(p.Addr())
+		for _, p := range a.Plan.Addresses {
+			// Both ways: the host has to find the container, too.
+			near := p.Addr().Is4() && p.Masked().Contains(gateway.Addr()) && gateway.Masked().Contains(p.Addr())
+			switch {
+			case !near || n.isFenced(gateway.Addr()):
+			case !all.Contains(gateway.Addr()):
+				outside = gateway.Addr()
+			case !all.Contains(p.Addr()):
+				outside = p.Addr()
+			default:
+				return gateway.Addr(), nil
+			}
 		}
-		if slices.ContainsFunc(a.Plan.Addresses, near) && !n.isFenced(gateway.Addr()) {
-			return gateway.Addr(), nil
-		}
+	}
+	if outside.IsValid() {
+		return netip.Addr{}, api.Errorf(api.CodeConflict, "--gateway: %v is outside the range %v, and only what is inside is masqueraded: give host and container addresses of the range", outside, all)
 	}
 	how := "run `ripstop expose --masquerade` with an address in the network of the container's"
 	if i := slices.IndexFunc(a.Plan.Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() }); i >= 0 {
 		how = "run `ripstop hide` and `ripstop expose --masquerade --subnet " + a.Plan.Addresses[i].Masked().String() + "`"
 	}
-	return netip.Addr{}, api.Errorf(api.CodeUnavailable, "--gateway: the host has %s, and the container %s: no IPv4 network has both: %s",
+	return netip.Addr{}, api.Errorf(api.CodeConflict, "--gateway: the host has %s, and the container %s: no IPv4 network has both: %s",
 		joinPrefixes(own.Plan.Addresses), joinPrefixes(a.Plan.Addresses), how)
 }
 

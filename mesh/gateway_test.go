@@ -1,0 +1,46 @@
+package mesh
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"ripstop/crypto"
+	"ripstop/mesh/api"
+)
+
+// TestGatewayFor: a container's gateway is an address of the host's in its network, and both
+// are in the range that is masqueraded.
+func TestGatewayFor(t *testing.T) {
+	host := &attachment{Exposed: true, Masquerade: true}
+	for _, a := range []string{"10.32.0.100/24", "10.32.2.100/24", "192.168.77.1/24", "10.31.255.1/8", "10.47.0.1/8", "10.32.3.100/24"} {
+		host.Plan.Addresses = append(host.Plan.Addresses, netip.MustParsePrefix(a))
+	}
+	n := &node{network: new(crypto.Network)}
+	n.addressing = newAddressing()
+	n.attachments = []*attachment{host}
+	n.numbering.Range = netip.MustParsePrefix("10.32.0.0/12")
+	n.fenced[netip.MustParseAddr("10.32.3.100")] = true
+	for _, c := range []struct{ container, want, says string }{
+		{"10.32.2.7/24", "10.32.2.100", ""},
+		{"10.32.9.7/24", "", "--subnet 10.32.9.0/24"},
+		{"10.32.3.7/24", "", "--subnet 10.32.3.0/24"}, // fenced
+		{"192.168.77.2/24", "", "192.168.77.1 is outside the range 10.32.0.0/12"},
+		{"10.40.0.1/8", "10.47.0.1", ""},
+		{"10.48.0.1/8", "", "10.48.0.1 is outside the range"},
+		{"fd00::1/64", "", "no IPv4 network"},
+	} {
+		a := &attachment{Plan: api.AttachPlan{Addresses: []netip.Prefix{netip.MustParsePrefix(c.container)}}}
+		got, err := n.gatewayFor(a)
+		if c.want != "" && (err != nil || got.String() != c.want) {
+			t.Errorf("%s: %v, %v, want %s", c.container, got, err, c.want)
+		}
+		if c.want == "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v, %v, want %q", c.container, got, err, c.says)
+		}
+	}
+	host.Masquerade = false
+	if _, err := n.gatewayFor(host); err == nil || !strings.Contains(err.Error(), "ripstop expose --masquerade") {
+		t.Errorf("no gateway: %v", err)
+	}
+}
