@@ -270,9 +270,11 @@ func TestGateway(t *testing.T) {
 	s.run("a", "expose", "--masquerade")
 	w.open("a1")
 
+	s.refusedWith("a", "gateway of a1: run `ripstop detach`", "hide")
+	w.open("a1")
+	s.run("a", "detach", a1.Netns())
 	s.run("a", "hide")
 	w.shut("a1")
-	doctor("ripstop expose --masquerade --address 10.32.0.100/24")
 	if got := s.forwarding("a"); got != "1" {
 		t.Errorf("hide turned forwarding to %s", got)
 	}
@@ -280,6 +282,7 @@ func TestGateway(t *testing.T) {
 		t.Errorf("hide left rules: %s, %v", r.Out, err)
 	}
 	s.run("a", "expose", "--masquerade", "--address", "10.32.0.100/24")
+	attach(a1, "10.32.0.1/24", "--gateway")
 	w.open("a1")
 	daemon := s.Host("a").Daemon()
 	s.run("a", "reset", "--yes")
@@ -350,12 +353,7 @@ func TestCNIGateway(t *testing.T) {
 	runtime.must("CHECK", "a1", a1.Netns(), checking(added[0]))
 	s.ip(a1.Place, "route", "del", "default")
 	runtime.refused(100, "CHECK", "a1", a1.Netns(), checking(added[0]))
-	s.run("a", "hide")
-	w.shut("a2")
-	runtime.refused(100, "CHECK", "a2", a2.Netns(), checking(added[1]))
-	s.run("a", "expose", "--address", own.Addresses[0].String())
-	runtime.refused(100, "CHECK", "a2", a2.Netns(), checking(added[1]))
-	s.run("a", "expose", "--masquerade")
+	s.refusedWith("a", "is the gateway of", "hide")
 	runtime.must("CHECK", "a2", a2.Netns(), checking(added[1]))
 	w.open("a2")
 

@@ -199,10 +199,14 @@ func (b *backend) Hide(context.Context) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if a := n.exposed(); a != nil {
-		return n.drop(a)
+	a := n.exposed()
+	if a == nil {
+		return nil
 	}
-	return nil
+	if users := n.gatewayUsers(a); users != "" {
+		return api.Errorf(api.CodeConflict, "this host's address is the gateway of %s: run `ripstop detach` for each first", users)
+	}
+	return n.drop(a)
 }
 
 // Stop ends the node.

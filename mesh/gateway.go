@@ -1,8 +1,10 @@
 package mesh
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"ripstop/mesh/api"
 	"ripstop/tun"
@@ -13,7 +15,8 @@ import (
 //
 //	expose --masquerade    openGateway: the rules, then the host forwards IPv4
 //	attach --gateway       gatewayFor: which of the host's addresses is in the container's network
-//	hide                   closeGateway; the host goes on forwarding, as others may want
+//	hide                   refused while gatewayUsers are there; closeGateway; the host goes on
+//	                       forwarding, as others may want
 //
 // Rules that somebody flushed come back with the port rules (watchRules), and the next
 // start opens it again. Rules are before forwarding, so that nothing is open in between.
@@ -104,6 +107,29 @@ func (n *node) gatewayFor(a *attachment) (netip.Addr, error) {
 	}
 	return netip.Addr{}, api.Errorf(api.CodeConflict, "--gateway: the host has %s, and the container %s: no IPv4 network has both: %s",
 		joinPrefixes(own.Plan.Addresses), joinPrefixes(a.Plan.Addresses), how)
+}
+
+// gatewayUsers are those attached, or about to be, of which an address of the exposed host
+// is the gateway; empty: there are none. Without it they would go on sending to this host, which
+// goes on forwarding, or to whom the address is given next. n.mu must be held.
+func (n *node) gatewayUsers(own *attachment) string {
+	const most = 4
+	var labels []string
+	look := func(a *attachment) {
+		if a.Plan.Gateway.IsValid() && slices.Contains(own.addrs(), a.Plan.Gateway) {
+			labels = append(labels, a.label())
+		}
+	}
+	for _, a := range n.attachments {
+		look(a)
+	}
+	for _, r := range n.reservations {
+		look(&r.attachment)
+	}
+	if more := len(labels) - most; more > 0 {
+		labels = append(labels[:most], fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(labels, ", ")
 }
 
 // gatewayHazard is tun.RoutingHazard while this host is a gateway. n.mu must not be held.

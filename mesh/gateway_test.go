@@ -7,6 +7,7 @@ import (
 
 	"ripstop/crypto"
 	"ripstop/mesh/api"
+	"ripstop/tun"
 )
 
 // TestGatewayFor: a container's gateway is an address of the host's in its network, and both
@@ -42,5 +43,33 @@ func TestGatewayFor(t *testing.T) {
 	host.Masquerade = false
 	if _, err := n.gatewayFor(host); err == nil || !strings.Contains(err.Error(), "ripstop expose --masquerade") {
 		t.Errorf("no gateway: %v", err)
+	}
+}
+
+// TestHideAGateway: as long as something has its default route by the host, it stays.
+func TestHideAGateway(t *testing.T) {
+	gateway := netip.MustParseAddr("10.32.0.100")
+	host := &attachment{Exposed: true, Masquerade: true}
+	host.Plan.Addresses = []netip.Prefix{netip.PrefixFrom(gateway, 24)}
+	n := &node{bridge: new(tun.Bridge)}
+	n.attachments = []*attachment{host}
+	for _, name := range []string{"a1", "a2", "a3", "a4", "a5", "elsewhere", "inside"} {
+		a := &attachment{Name: name, Plan: api.AttachPlan{Gateway: gateway}}
+		switch name {
+		case "elsewhere":
+			a.Plan.Gateway = gateway.Next()
+		case "inside":
+			a.Plan.Gateway = netip.Addr{}
+		}
+		n.attachments = append(n.attachments, a)
+	}
+	n.reservations = map[string]*reservation{"1": {attachment: *n.attachments[1]}}
+	err := (*backend)(n).Hide(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "gateway of a1, a2, a3, a4, 2 more: run `ripstop detach`") || n.exposed() == nil {
+		t.Errorf("hidden: %v", err)
+	}
+	n.attachments = []*attachment{host}
+	if err := (*backend)(n).Hide(t.Context()); err == nil || !strings.Contains(err.Error(), "gateway of a1:") {
+		t.Errorf("hidden while somebody is about to attach: %v", err)
 	}
 }

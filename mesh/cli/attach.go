@@ -265,9 +265,11 @@ Examples:
 func hideCommand() command {
 	return command{
 		name: "hide", short: "take this host's own address away", client: true, text: `
-Takes away what expose gave: address and gateway. A host that is not exposed stays so, and one that
-forwards goes on: where nothing else needs that, ` + "`sysctl -w net.ipv4.ip_forward=0`" + ` ends it, without which
-a later expose lets in what is routed here. Containers keep a default route that leads nowhere.
+Takes away what expose gave: address and gateway. It is refused while something attached here with
+--gateway has its default route by that address: ` + "`ripstop detach`" + ` comes first. A host that is not exposed
+stays so, and one that forwards goes on: where nothing else needs that, ` + "`sysctl -w net.ipv4.ip_forward=0`" + `
+ends it, without which a later expose lets in what is routed here. A route by this host that somebody made
+by hand stays, too, and may go on leading out, unmasqueraded.
 
 Example:
   ripstop hide`,
