@@ -155,16 +155,24 @@ func (n *node) expose(ctx context.Context, q api.ExposeRequest) (*attachment, er
 	err = n.lease(ctx, a, wanted, w)
 	n.mu.Lock()
 	delete(n.reservations, id)
-	if err == nil {
-		a.Claim = route.NextClaim(n.endpoints(), vni, a.mac(), a.addrs())
-		err = n.install(a)
-	}
 	if err != nil {
 		n.giveBack(a)
 		return nil, err
 	}
+	a.Claim = route.NextClaim(n.endpoints(), vni, a.mac(), a.addrs())
 	if a.Masquerade = q.Masquerade; a.Masquerade {
-		if err := n.openGateway(); err != nil {
+		err = n.openGateway()
+	}
+	if err == nil {
+		err = n.install(a)
+	}
+	if err != nil {
+		n.abandonGateway()
+		n.giveBack(a)
+		return nil, err
+	}
+	if a.Masquerade {
+		if err := n.forward(); err != nil {
 			n.removePort(a)
 			n.giveBack(a)
 			return nil, err

@@ -147,14 +147,34 @@ func (n *node) watchRules(now time.Time) {
 		n.log.Debug("port rules cannot be looked at", "bridge", n.cfg.Bridge, "error", err)
 		return
 	}
+	n.mu.Lock()
+	last := n.rulesFault
+	n.mu.Unlock()
+	var fault string
 	if there {
 		n.rules.looked = now
-		return
+	} else {
+		fault = n.restoreRules(last)
 	}
-	n.log.Warn("port rules are gone; putting them back", "bridge", n.cfg.Bridge)
-	if err := n.firewall.Ensure(); err != nil {
+	n.mu.Lock()
+	n.rulesFault = fault
+	n.mu.Unlock()
+}
+
+// restoreRules puts the port rules back and says what is in the way, "" if nothing is. What
+// was last in the way is not logged again.
+func (n *node) restoreRules(last string) string {
+	if last == "" {
+		n.log.Warn("port rules are gone; putting them back", "bridge", n.cfg.Bridge)
+	}
+	err := n.firewall.Ensure()
+	if err == nil {
+		return ""
+	}
+	if err.Error() != last {
 		n.log.Error("port rules cannot be restored", "error", err)
 	}
+	return err.Error()
 }
 
 // watchPorts looks which ports the bridge has, tells the port rules, and looks after

@@ -48,6 +48,7 @@ func (n *node) adopt() {
 	}
 	before := len(n.attachments)
 	n.listFenced()
+	n.adoptRules()
 	n.attachments = slices.DeleteFunc(n.attachments, func(a *attachment) bool {
 		err := n.install(a)
 		if err != nil {

@@ -13,19 +13,20 @@ import (
 
 // A host that is exposed and masquerades is the gateway of what is attached on it:
 //
-//	expose --masquerade    openGateway: the rules, then the host forwards IPv4
+//	expose --masquerade    openGateway: the rules; then the host's addresses; then forward
 //	attach --gateway       gatewayFor: which of the host's addresses is in the container's network
 //	hide                   refused while gatewayUsers are there; closeGateway; the host goes on
 //	                       forwarding, as others may want
 //
 // Rules that somebody flushed come back with the port rules (watchRules), and the next
-// start opens it again. Rules are before forwarding, so that nothing is open in between.
+// start opens it again. Rules are first, so that nothing is open in between: the host may
+// forward already.
 
-// openGateway masquerades, and has the host forward. It may be so already.
-func (n *node) openGateway() error {
-	if err := n.firewall.SetGateway(n.numbering.Range, n.port); err != nil {
-		return err
-	}
+// openGateway makes the rules. When it fails, watchRules tries again.
+func (n *node) openGateway() error { return n.firewall.SetGateway(n.numbering.Range, n.port) }
+
+// forward has the host forward. It may do so already.
+func (n *node) forward() error {
 	turned, err := attach.Forward()
 	if turned {
 		n.log.Warn("this host forwards IPv4 now, and goes on after `ripstop hide`", "net.ipv4.ip_forward", 1)
@@ -41,29 +42,46 @@ func (n *node) masquerade(a *attachment) error {
 	was := a.Masquerade
 	err := n.openGateway()
 	if err == nil {
+		err = n.forward()
+	}
+	if err == nil {
 		a.Masquerade = true
 		err = n.saveAttachments()
 	}
 	if err != nil && !was {
 		a.Masquerade = false
-		if undo := n.closeGateway(); undo != nil {
-			n.log.Warn("rules of a gateway not removed", "error", undo)
-		}
+		n.abandonGateway()
 	}
 	return err
 }
 
-// adoptGateway goes on as a gateway if the last run was one, and takes away what one left
-// that died. n.mu must be held.
+// abandonGateway ends what was not to be.
+func (n *node) abandonGateway() {
+	if err := n.closeGateway(); err != nil {
+		n.log.Warn("rules of a gateway not removed", "error", err)
+	}
+}
+
+// adoptRules goes on with the rules of a gateway if the last run was one, before the host
+// has its addresses. n.mu must be held.
+func (n *node) adoptRules() {
+	if n.bridge == nil || !n.isGateway() {
+		return
+	}
+	if err := n.openGateway(); err != nil {
+		n.log.Error("what is attached here does not reach the world; it is tried again", "error", err)
+	}
+}
+
+// adoptGateway goes on with the rest, and takes away what a gateway left that is none any
+// more. n.mu must be held.
 func (n *node) adoptGateway() {
 	if n.bridge == nil {
 		return
 	}
-	set := n.closeGateway
-	if n.isGateway() {
-		set = n.openGateway
-	}
-	if err := set(); err != nil {
+	if !n.isGateway() {
+		n.abandonGateway()
+	} else if err := n.forward(); err != nil {
 		n.log.Error("what is attached here does not reach the world", "error", err)
 	}
 }
@@ -135,10 +153,13 @@ func (n *node) gatewayUsers(own *attachment) string {
 // gatewayHazard is tun.RoutingHazard while this host is a gateway. n.mu must not be held.
 func (n *node) gatewayHazard(bridge string) (string, bool) {
 	n.mu.Lock()
-	gateway := n.isGateway()
+	gateway, fault := n.isGateway(), n.rulesFault
 	n.mu.Unlock()
 	if !gateway {
 		return "", false
+	}
+	if fault != "" {
+		return "containers do not reach the world through this host, whose rules for that cannot be put in place: " + fault, true
 	}
 	return tun.RoutingHazard(bridge)
 }

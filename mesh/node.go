@@ -106,8 +106,9 @@ type nodeState struct {
 	leftovers      []string // host ends on no bridge, as found at the start
 	leftoversFound time.Time
 
-	warnings []string
-	ports    []string // of the bridge, as the port rules know them
+	warnings   []string
+	ports      []string // of the bridge, as the port rules know them
+	rulesFault string   // why the port rules or a gateway's cannot be put back; empty: they are there
 
 	addressing
 }

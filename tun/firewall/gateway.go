@@ -48,20 +48,15 @@ func (t *Table) gatewayTable() *nftables.Table {
 // SetGateway masquerades what leaves the bridge from addresses of an IPv4 network to
 // addresses outside of it, and closes the network to what nobody in it asked for. The
 // zero prefix ends both. Nothing that leaves takes the daemon's port. Ensure puts it back
-// when somebody flushed it.
+// when somebody flushed it, and tries again what failed.
 func (t *Table) SetGateway(network netip.Prefix, port uint16) error {
 	if network.IsValid() && !network.Addr().Is4() {
 		return fmt.Errorf("firewall: %s: gateway of %v: not a network of IPv4", t.bridge, network)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old, oldPort := t.gateway, t.spared
 	t.gateway, t.spared = network.Masked(), port
-	if err := t.writeGatewayLocked(); err != nil {
-		t.gateway, t.spared = old, oldPort
-		return err
-	}
-	return nil
+	return t.writeGatewayLocked()
 }
 
 // writeGatewayLocked makes the table what it has to be, as one transaction.
