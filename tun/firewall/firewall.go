@@ -56,7 +56,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -131,37 +130,37 @@ func (t *Table) Ensure() error {
 }
 
 // Present reports whether the kernel has the rules: false when somebody flushed them, or
-// those of the guard or the gateway. An error says nothing about them.
+// those of the guard or the gateway, or of a single chain. An error says nothing about them.
 func (t *Table) Present() (bool, error) {
 	t.mu.Lock()
-	wanted := t.tablesLocked()
+	wanted := t.wantedLocked()
 	t.mu.Unlock()
 	c, err := dial()
 	if err != nil {
 		return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
 	}
 	for _, want := range wanted {
-		tables, err := c.ListTablesOfFamily(want.Family)
-		if err != nil {
+		rules, err := c.GetRules(want.chain.Table, want.chain) // a dump: none when there is no such chain
+		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
 		}
-		if !slices.ContainsFunc(tables, func(table *nftables.Table) bool { return table.Name == want.Name }) {
+		if len(rules) < len(want.rules) {
 			return false, nil
 		}
 	}
 	return true, nil
 }
 
-// tablesLocked are those that have to be there.
-func (t *Table) tablesLocked() []*nftables.Table {
-	tables := []*nftables.Table{t.table}
+// wantedLocked are the chains that have to be there.
+func (t *Table) wantedLocked() []chain {
+	chains := t.chains(t.byMembers)
 	if t.guarded != 0 {
-		tables = append(tables, t.guardTable())
+		chains = append(chains, t.guardChain())
 	}
 	if t.gateway.IsValid() {
-		tables = append(tables, t.gatewayTable())
+		chains = append(chains, t.gatewayChains(t.gatewayTable())...)
 	}
-	return tables
+	return chains
 }
 
 func (t *Table) ensureLocked() error {

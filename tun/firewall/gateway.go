@@ -37,9 +37,12 @@ const (
 	chainSpared  = "spared"
 )
 
-// dnatted is the bit of a connection's state that says that its destination was rewritten
-// (IPS_DST_NAT in include/uapi/linux/netfilter/nf_conntrack_common.h).
-const dnatted = 1 << 5
+// Bits of a connection's state that say that its source or destination was rewritten
+// (IPS_SRC_NAT, IPS_DST_NAT in include/uapi/linux/netfilter/nf_conntrack_common.h).
+const (
+	snatted = 1 << 4
+	dnatted = 1 << 5
+)
 
 func (t *Table) gatewayTable() *nftables.Table {
 	return &nftables.Table{Name: t.table.Name, Family: nftables.TableFamilyIPv4}
@@ -99,10 +102,9 @@ func (t *Table) gatewayChains(table *nftables.Table) []chain {
 	}
 	bridge := ifname(t.bridge)
 	out := rule(meta(expr.MetaKeyIIFNAME), equal(bridge...), meta(expr.MetaKeyOIFNAME), differs(bridge...))
-	source, destination := t.gatewayMask(load(network, offIPv4Source, 4)), t.gatewayMask(load(network, offIPv4Destination, 4))
+	source, destination := t.gatewayPart(offIPv4Source), t.gatewayPart(offIPv4Destination)
 	inside := t.gateway.Addr().AsSlice()
 	in := rule(meta(expr.MetaKeyOIFNAME), equal(bridge...), meta(expr.MetaKeyIIFNAME), differs(bridge...), destination, equal(inside...))
-	began := t.gatewayMask(&expr.Ct{Key: expr.CtKeySRC, Register: 1}) // who began the connection, before masquerading
 	fromDaemons := rule(load(transport, 0, 2), equal(binary.BigEndian.AppendUint16(nil, t.spared)...))
 	leaves := rule(out, source, equal(inside...), destination, differs(inside...))
 	return []chain{
@@ -112,8 +114,8 @@ func (t *Table) gatewayChains(table *nftables.Table) []chain {
 			rule(leaves, &expr.Counter{}, &expr.Masq{}),
 		),
 		base(chainSpared, nftables.ChainTypeFilter, nftables.ChainHookPostrouting, nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource+1),
-			rule(out, began, equal(inside...), l4proto(unix.IPPROTO_UDP), fromDaemons, &expr.Counter{}, verdict(expr.VerdictDrop, "")),
-			rule(out, began, equal(inside...), l4proto(unix.IPPROTO_TCP), fromDaemons, &expr.Counter{}, verdict(expr.VerdictDrop, "")),
+			rule(out, tracked(expr.CtKeySTATUS, snatted), l4proto(unix.IPPROTO_UDP), fromDaemons, &expr.Counter{}, verdict(expr.VerdictDrop, "")),
+			rule(out, tracked(expr.CtKeySTATUS, snatted), l4proto(unix.IPPROTO_TCP), fromDaemons, &expr.Counter{}, verdict(expr.VerdictDrop, "")),
 		),
 		base(chainThrough, nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter,
 			rule(out, destination, equal(inside...), &expr.Counter{}, verdict(expr.VerdictDrop, "")),
@@ -125,9 +127,9 @@ func (t *Table) gatewayChains(table *nftables.Table) []chain {
 	}
 }
 
-// gatewayMask keeps that part of a loaded address which the network fixes.
-func (t *Table) gatewayMask(address expr.Any) []expr.Any {
-	return rule(address,
+// gatewayPart loads that part of an address in the IPv4 header which the network fixes.
+func (t *Table) gatewayPart(off uint32) []expr.Any {
+	return rule(load(network, off, 4),
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: net.CIDRMask(t.gateway.Bits(), 32), Xor: make([]byte, 4)})
 }
 

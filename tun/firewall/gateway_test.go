@@ -107,6 +107,19 @@ func (l *lab) reach(from, to *netns.NS, at netip.Addr) {
 	l.t.Fatalf("%v is not reached", at)
 }
 
+// kernel changes the host's rules as somebody else does.
+func (l *lab) kernel(change func(*nftables.Conn)) {
+	l.t.Helper()
+	l.in(l.host, func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		change(c)
+		return c.Flush()
+	})
+}
+
 // TestGateway: what leaves the bridge from the network has the host's address, what stays
 // inside its own; from outside nothing comes in. Flushed rules come back.
 func TestGateway(t *testing.T) {
@@ -152,18 +165,38 @@ func TestGateway(t *testing.T) {
 	expect("a gateway of another network", a.ip4, world)
 	l.in(l.host, func() error { return table.SetGateway(network, 6783) })
 
+	leaving := &nftables.Chain{Name: chainLeaving, Table: table.gatewayTable()}
+	prerouting := &nftables.Chain{Name: chainBase, Table: table.table}
+	for _, spoil := range []func(*nftables.Conn){
+		func(c *nftables.Conn) { c.DelTable(table.gatewayTable()) },
+		func(c *nftables.Conn) { c.FlushTable(table.gatewayTable()) },
+		func(c *nftables.Conn) { c.FlushChain(leaving) },
+		func(c *nftables.Conn) { c.FlushChain(prerouting) },
+	} {
+		l.kernel(spoil)
+		present(false)
+		l.in(l.host, table.Ensure)
+		present(true)
+	}
+	expect("flushed and mended", host, netip.Addr{})
+
+	// What failed is tried again.
+	l.in(l.host, func() error { return table.SetGateway(netip.Prefix{}, 0) })
+	l.kernel(func(c *nftables.Conn) {
+		c.AddTable(table.gatewayTable())
+		c.AddChain(&nftables.Chain{Name: chainLeaving, Table: table.gatewayTable(), Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
+	})
 	l.in(l.host, func() error {
-		kernel, err := nftables.New()
-		if err != nil {
-			return err
+		if err := table.SetGateway(network, 6783); err == nil {
+			t.Error("a chain of another kind became the gateway's")
 		}
-		kernel.DelTable(table.gatewayTable())
-		return kernel.Flush()
+		return nil
 	})
 	present(false)
+	l.kernel(func(c *nftables.Conn) { c.DelTable(table.gatewayTable()) })
 	l.in(l.host, table.Ensure)
 	present(true)
-	expect("flushed and mended", host, netip.Addr{})
+	expect("failed and mended", host, netip.Addr{})
 
 	// What is inside does not leave, though the host has a way for it.
 	l.in(l.host, func() error { return route("10.33.0.0/16", "203.0.113.2") })

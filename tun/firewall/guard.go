@@ -48,38 +48,46 @@ func (t *Table) SetUnderlayGuard(port uint16) error {
 
 // writeGuardLocked makes the guard what it has to be, as one transaction.
 func (t *Table) writeGuardLocked() error {
-	table := t.guardTable()
-	accepted := nftables.ChainPolicyAccept
-	input := &nftables.Chain{
-		Name: chainInput, Table: table,
-		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
-		Priority: nftables.ChainPriorityRaw, Policy: &accepted,
-	}
 	c, err := dial()
 	if err != nil {
 		return fmt.Errorf("firewall: %s: underlay guard: %w", t.bridge, err)
 	}
-	c.AddTable(table)
+	guard := t.guardChain()
+	c.AddTable(guard.chain.Table)
 	if t.guarded == 0 {
-		c.DelTable(table)
+		c.DelTable(guard.chain.Table)
 	} else {
-		c.AddObj(&nftables.CounterObj{Table: table, Name: counterGuard})
-		c.AddChain(input)
-		c.FlushChain(input)
-		for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-			c.AddRule(&nftables.Rule{Table: table, Chain: input, Exprs: rule(
-				meta(expr.MetaKeyIIFNAME), equal(ifname(t.bridge)...),
-				l4proto(proto),
-				load(transport, 2, 2), equal(binary.BigEndian.AppendUint16(nil, t.guarded)...),
-				&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counterGuard},
-				verdict(expr.VerdictDrop, ""),
-			)})
+		c.AddObj(&nftables.CounterObj{Table: guard.chain.Table, Name: counterGuard})
+		c.AddChain(guard.chain)
+		c.FlushChain(guard.chain)
+		for _, exprs := range guard.rules {
+			c.AddRule(&nftables.Rule{Table: guard.chain.Table, Chain: guard.chain, Exprs: exprs})
 		}
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("firewall: %s: underlay guard: %w", t.bridge, err)
 	}
 	return nil
+}
+
+// guardChain is the guard's chain with its rules.
+func (t *Table) guardChain() chain {
+	accepted := nftables.ChainPolicyAccept
+	guard := chain{chain: &nftables.Chain{
+		Name: chainInput, Table: t.guardTable(),
+		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
+		Priority: nftables.ChainPriorityRaw, Policy: &accepted,
+	}}
+	for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		guard.rules = append(guard.rules, rule(
+			meta(expr.MetaKeyIIFNAME), equal(ifname(t.bridge)...),
+			l4proto(proto),
+			load(transport, 2, 2), equal(binary.BigEndian.AppendUint16(nil, t.guarded)...),
+			&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counterGuard},
+			verdict(expr.VerdictDrop, ""),
+		))
+	}
+	return guard
 }
 
 // Guarded returns how many packets the underlay guard dropped, 0 without a guard.
