@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -44,6 +45,13 @@ type Status struct {
 	Endpoints []Endpoint        `json:"endpoints"`
 	IPAM      *IPAM             `json:"ipam,omitempty"` // without Ranges and Uses
 	Counters  map[string]uint64 `json:"counters"`       // frames, datagrams and drops by reason
+}
+
+// IsGateway reports whether this host masquerades at an address that no other host has.
+func (s *Status) IsGateway(addr netip.Addr) bool {
+	is := func(p netip.Prefix) bool { return p.Addr() == addr }
+	fenced := func(e Endpoint) bool { return e.Masquerade && slices.ContainsFunc(e.Fenced, is) }
+	return s.Masquerade && slices.ContainsFunc(s.Addresses, is) && !slices.ContainsFunc(s.Endpoints, fenced)
 }
 
 // noNulls makes lists without entries [] instead of null, which programs trip over.

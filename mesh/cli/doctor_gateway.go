@@ -23,7 +23,7 @@ func checkGateway(_ context.Context, x *examination) []finding {
 			continue
 		}
 		uses++
-		if !s.Masquerade || !slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return p.Addr() == e.Gateway }) {
+		if !s.IsGateway(e.Gateway) {
 			lost[e.Gateway] = append(lost[e.Gateway], nickOr(e.Name, e.MAC))
 		}
 	}
@@ -42,6 +42,9 @@ func checkGateway(_ context.Context, x *examination) []finding {
 // exposing is the command that makes this host the gateway at that address.
 func exposing(s *api.Status, gateway netip.Addr) string {
 	if slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return p.Addr() == gateway }) {
+		if s.Masquerade { // but another host has the address
+			return "detach them; ripstop hide; ripstop expose --masquerade; attach them again"
+		}
 		return "ripstop expose --masquerade"
 	}
 	bits := gateway.BitLen()

@@ -405,6 +405,10 @@ func TestChecks(t *testing.T) {
 		{"gateway", func(s *sick) { gateway(s); s.status.Addresses = []netip.Prefix{netip.MustParsePrefix("10.32.0.1/12")} }, verdictFail, "build", "ripstop hide; ripstop expose --masquerade --address 10.32.0.9/12"},
 		{"gateway", func(s *sick) {
 			gateway(s)
+			s.status.Endpoints = append(s.status.Endpoints, api.Endpoint{Masquerade: true, Fenced: []netip.Prefix{netip.MustParsePrefix("10.32.0.9/12")}})
+		}, verdictFail, "build", "detach them; ripstop hide"},
+		{"gateway", func(s *sick) {
+			gateway(s)
 			s.host.routing = func(string) (string, bool) { return "this host does not forward; to let them pass: sysctl -w", true }
 		}, verdictFail, "does not forward", "sysctl -w"},
 		{"gateway", func(s *sick) { gateway(s); ordinary(s) }, verdictSkipped, "not shown", "sudo"},

@@ -35,6 +35,9 @@ func (c *call) check(ctx context.Context) error {
 	if e.State != api.EndpointHere {
 		return refuse(codeChanged, "container %s is %s: `ripstop status endpoints` shows which address", c.container, e.State)
 	}
+	if err := c.checkGateway(status, e); err != nil {
+		return err
+	}
 	inner, err := attach.Look(c.netns, c.inside())
 	if gone(err) {
 		return refuse(codeChanged, "container %s: %v", c.container, err)
@@ -43,9 +46,6 @@ func (c *call) check(ctx context.Context) error {
 		return err
 	}
 	if err := c.compare(e, inner); err != nil {
-		return err
-	}
-	if err := c.checkGateway(status, e); err != nil {
 		return err
 	}
 	return c.compareResult(e, result)
@@ -103,8 +103,7 @@ func (c *call) compareResult(e api.Endpoint, r *types100.Result) error {
 
 // checkGateway refuses a host that is not the gateway any more.
 func (c *call) checkGateway(s api.Status, e api.Endpoint) error {
-	isGateway := func(p netip.Prefix) bool { return p.Addr() == e.Gateway }
-	if e.Gateway.IsValid() && !(s.Masquerade && slices.ContainsFunc(s.Addresses, isGateway)) {
+	if e.Gateway.IsValid() && !s.IsGateway(e.Gateway) {
 		return refuse(codeChanged, "container %s has a default route by %v, where this host is no gateway any more: `ripstop doctor` says what helps", c.container, e.Gateway)
 	}
 	return nil

@@ -332,6 +332,7 @@ func TestResults(t *testing.T) {
 // looked at.
 func TestCheckOfWhatIsKnown(t *testing.T) {
 	path := runtimestest.Namespace(t)
+	gateway := netip.MustParsePrefix("10.32.0.254/12")
 	for _, c := range []struct {
 		change func(*api.Endpoint)
 		code   uint
@@ -340,8 +341,14 @@ func TestCheckOfWhatIsKnown(t *testing.T) {
 		{func(e *api.Endpoint) { e.Owner = "cni:pods/c2/eth0" }, 3, "not attached to network pods"},
 		{func(e *api.Endpoint) { e.State = api.EndpointFenced }, 100, "fenced"},
 		{func(*api.Endpoint) {}, 100, "no interface eth0"},
+		{func(e *api.Endpoint) { e.Gateway = gateway.Addr() }, 100, "no interface eth0"},
+		{func(e *api.Endpoint) { e.Gateway = gateway.Addr().Next() }, 100, "this host is no gateway any more"},
+		{func(e *api.Endpoint) {
+			e.Gateway, e.Masquerade, e.Fenced = gateway.Addr(), true, []netip.Prefix{gateway}
+		}, 100, "this host is no gateway any more"},
 	} {
 		d := standing(path)
+		d.State.Addresses, d.State.Masquerade = []netip.Prefix{gateway}, true
 		c.change(&d.State.Endpoints[0])
 		config := conf(`"prevResult":{"cniVersion":"1.1.0"},"socket":"` + apitest.Serve(t, d) + `"`)
 		if code, out, _ := run(t, environment("CHECK", "CNI_NETNS="+path), strings.NewReader(config)); code != c.code || !strings.Contains(out, c.want) {
