@@ -191,11 +191,23 @@ func readEntries(l entryLayout, blob []byte, first, policy int, bridge string) (
 		}
 		if verdict == verdictAllow { // perhaps if more holds, such as that it is an answer
 			from, to := named(l, entry, bridge)
-			c.out, c.back = c.out || from && !to, c.back || to && !from
+			c.out, c.back = c.out || from && !to, c.back || to && !from || answers(l, entry, target)
 		}
 		at += next
 	}
 	return c, ok
+}
+
+// answers tells whether an entry asks for the state of the connection alone: as it accepts
+// something, that is what answers have.
+func answers(l entryLayout, entry []byte, target int) bool {
+	const header = 31 // struct xt_entry_match: length 2, name 29
+	if bytes.Count(entry[:l.any], []byte{0}) != l.any || target < l.size+header {
+		return false
+	}
+	match := entry[l.size:target]
+	name := cString(match[2:header])
+	return int(binary.NativeEndian.Uint16(match)) == len(match) && (name == "conntrack" || name == "state")
 }
 
 // named tells whether an entry asks for the bridge as where a packet comes from, and goes to.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -97,10 +98,19 @@ func TestRoutingHazardKernel(t *testing.T) {
 	nft := newNFT(t)
 	nft.chain("filter", "FORWARD", nfDrop)
 	want("policy drop", "-i ripstop -j ACCEPT; iptables")
+	nft.chainAt(unix.NF_INET_LOCAL_IN, "filter", "INPUT", nfAccept)
+	nft.accept("filter", "INPUT", "ripstop")
+	want("what the host itself accepts", "-i ripstop -j ACCEPT; iptables")
 	nft.accept("filter", "FORWARD", "ripstop")
 	want("one way", "to let them pass: iptables -I FORWARD -o ripstop -m conntrack")
 	nft.acceptBy(unix.NFT_META_OIFNAME, "filter", "FORWARD", "ripstop")
 	want("both ways", "")
+	nft.chain("other", "FORWARD", nfDrop)
+	nft.accept("other", "FORWARD", "ripstop")
+	nft.acceptState(1<<3, "other", "FORWARD")
+	want("what is new", "oifname ripstop ct state related,established accept")
+	nft.acceptState(ctEstablished, "other", "FORWARD")
+	want("answers to whomever", "")
 }
 
 // TestForwardingHazardNFT: against the kernel's own nftables.
@@ -216,11 +226,16 @@ func (n nft) batch(messages ...[]byte) {
 
 func (n nft) chain(table, name string, policy uint32) {
 	n.t.Helper()
+	n.chainAt(unix.NF_INET_FORWARD, table, name, policy)
+}
+
+func (n nft) chainAt(hook uint32, table, name string, policy uint32) {
+	n.t.Helper()
 	n.batch(
 		append([]byte{unix.NFT_MSG_NEWTABLE}, text(unix.NFTA_TABLE_NAME, table)...),
 		append([]byte{unix.NFT_MSG_NEWCHAIN}, bytes.Join([][]byte{
 			text(unix.NFTA_CHAIN_TABLE, table), text(unix.NFTA_CHAIN_NAME, name), text(unix.NFTA_CHAIN_TYPE, "filter"),
-			attribute(unix.NFTA_CHAIN_HOOK|unix.NLA_F_NESTED, word(unix.NFTA_HOOK_HOOKNUM, unix.NF_INET_FORWARD), word(unix.NFTA_HOOK_PRIORITY, 0)),
+			attribute(unix.NFTA_CHAIN_HOOK|unix.NLA_F_NESTED, word(unix.NFTA_HOOK_HOOKNUM, hook), word(unix.NFTA_HOOK_PRIORITY, 0)),
 			word(unix.NFTA_CHAIN_POLICY, policy),
 		}, nil)...),
 	)
@@ -235,22 +250,41 @@ func (n nft) accept(table, chain, name string) {
 // acceptBy is accept by where a packet comes from, or goes to.
 func (n nft) acceptBy(key uint32, table, chain, name string) {
 	n.t.Helper()
-	expression := func(name string, data ...[]byte) []byte {
-		return attribute(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, text(unix.NFTA_EXPR_NAME, name), attribute(unix.NFTA_EXPR_DATA|unix.NLA_F_NESTED, data...))
-	}
 	padded := make([]byte, 16)
 	copy(padded, name)
+	n.acceptIf(table, chain,
+		expression("meta", word(unix.NFTA_META_DREG, unix.NFT_REG_1), word(unix.NFTA_META_KEY, key)),
+		expression("cmp", word(unix.NFTA_CMP_SREG, unix.NFT_REG_1), word(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ), value(unix.NFTA_CMP_DATA, padded)),
+	)
+}
+
+// acceptState accepts what has one of the bits in its connection's state.
+func (n nft) acceptState(bits uint32, table, chain string) {
+	n.t.Helper()
+	n.acceptIf(table, chain,
+		expression("ct", word(unix.NFTA_CT_DREG, unix.NFT_REG_1), word(unix.NFTA_CT_KEY, unix.NFT_CT_STATE)),
+		expression("bitwise", word(unix.NFTA_BITWISE_SREG, unix.NFT_REG_1), word(unix.NFTA_BITWISE_DREG, unix.NFT_REG_1), word(unix.NFTA_BITWISE_LEN, 4),
+			value(unix.NFTA_BITWISE_MASK, binary.NativeEndian.AppendUint32(nil, bits)), value(unix.NFTA_BITWISE_XOR, make([]byte, 4))),
+		expression("cmp", word(unix.NFTA_CMP_SREG, unix.NFT_REG_1), word(unix.NFTA_CMP_OP, unix.NFT_CMP_NEQ), value(unix.NFTA_CMP_DATA, make([]byte, 4))),
+	)
+}
+
+func (n nft) acceptIf(table, chain string, expressions ...[]byte) {
+	n.t.Helper()
+	expressions = append(expressions, expression("counter"), expression("immediate", word(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
+		attribute(unix.NFTA_IMMEDIATE_DATA|unix.NLA_F_NESTED, attribute(unix.NFTA_DATA_VERDICT|unix.NLA_F_NESTED, word(unix.NFTA_VERDICT_CODE, nfAccept)))))
 	n.batch(append([]byte{unix.NFT_MSG_NEWRULE}, bytes.Join([][]byte{
 		text(unix.NFTA_RULE_TABLE, table), text(unix.NFTA_RULE_CHAIN, chain),
-		attribute(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED,
-			expression("meta", word(unix.NFTA_META_DREG, unix.NFT_REG_1), word(unix.NFTA_META_KEY, key)),
-			expression("cmp", word(unix.NFTA_CMP_SREG, unix.NFT_REG_1), word(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ),
-				attribute(unix.NFTA_CMP_DATA|unix.NLA_F_NESTED, attribute(unix.NFTA_DATA_VALUE, padded))),
-			expression("counter"),
-			expression("immediate", word(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
-				attribute(unix.NFTA_IMMEDIATE_DATA|unix.NLA_F_NESTED, attribute(unix.NFTA_DATA_VERDICT|unix.NLA_F_NESTED, word(unix.NFTA_VERDICT_CODE, nfAccept)))),
-		),
+		attribute(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, expressions...),
 	}, nil)...))
+}
+
+func expression(name string, data ...[]byte) []byte {
+	return attribute(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, text(unix.NFTA_EXPR_NAME, name), attribute(unix.NFTA_EXPR_DATA|unix.NLA_F_NESTED, data...))
+}
+
+func value(kind int, b []byte) []byte {
+	return attribute(kind|unix.NLA_F_NESTED, attribute(unix.NFTA_DATA_VALUE, b))
 }
 
 // TestForwardingHazardLegacy: against iptables' own tables, made by asking for
@@ -317,6 +351,15 @@ func TestReadEntries(t *testing.T) {
 		entry[layoutIPv4.invert] = flags
 		return entry
 	}
+	asking := func(match string) []byte {
+		e, l := entry("", "", verdictAllow), layoutIPv4
+		m := make([]byte, 40)
+		binary.NativeEndian.PutUint16(m, 40)
+		copy(m[2:], match)
+		binary.NativeEndian.PutUint16(e[l.targetOffset:], uint16(l.size+40))
+		binary.NativeEndian.PutUint16(e[l.targetOffset+2:], uint16(len(e)+40))
+		return slices.Insert(e, l.size, m...)
+	}
 	size := layoutIPv4.size + 40
 	for _, c := range []struct {
 		name           string
@@ -333,11 +376,13 @@ func TestReadEntries(t *testing.T) {
 		{"all", [][]byte{entry("", "", verdictAllow), entry("", "", verdictDrop)}, true, true, true, true},
 		{"ours dropped", [][]byte{entry("br", "br", verdictDrop), entry("", "", verdictDrop)}, true, false, false, false},
 		{"to ours", [][]byte{entry("", "br", verdictAllow), entry("", "", verdictDrop)}, true, true, false, true},
+		{"answers", [][]byte{asking("conntrack"), entry("", "", verdictDrop)}, true, false, false, true},
+		{"something else", [][]byte{asking("tcp"), entry("", "", verdictDrop)}, true, false, false, false},
 		{"from ours to others", [][]byte{inverted(entry("br", "br", verdictAllow), 2), entry("", "", verdictDrop)}, true, true, true, false},
 	} {
 		input := entry("", "", verdictAllow) // another chain's policy is no rule of ours
 		blob := append(bytes.Clone(input), bytes.Join(c.rules, nil)...)
-		policy := size * len(c.rules)
+		policy := len(blob) - size
 		got, ok := readEntries(layoutIPv4, blob, size, policy, "br")
 		if !ok || got != (forwardChain{drops: c.drops, accepts: c.accepts, out: c.out, back: c.back}) {
 			t.Errorf("%s: %+v, %v", c.name, got, ok)
