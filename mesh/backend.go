@@ -115,8 +115,12 @@ func (b *backend) Expose(ctx context.Context, q api.ExposeRequest) (api.Endpoint
 			return api.Endpoint{}, err
 		}
 	}
-	n.exposing.Lock() // of two that ask at once the second finds what the first has made
-	defer n.exposing.Unlock()
+	select { // of two that ask at once the second finds what the first has made
+	case n.exposing <- struct{}{}:
+		defer func() { <-n.exposing }()
+	case <-ctx.Done():
+		return api.Endpoint{}, ctx.Err()
+	}
 	a, err := n.expose(ctx, q)
 	if err != nil {
 		return api.Endpoint{}, err

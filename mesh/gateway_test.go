@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"strings"
@@ -73,5 +74,16 @@ func TestHideAGateway(t *testing.T) {
 	n.attachments = []*attachment{host}
 	if err := (*backend)(n).Hide(t.Context()); err == nil || !strings.Contains(err.Error(), "gateway of a1:") {
 		t.Errorf("hidden while somebody is about to attach: %v", err)
+	}
+}
+
+// TestExposeWaits: who asks while another is exposing the host waits only as long as it likes.
+func TestExposeWaits(t *testing.T) {
+	n := &node{bridge: new(tun.Bridge), exposing: make(chan struct{}, 1)}
+	n.exposing <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (*backend)(n).Expose(ctx, api.ExposeRequest{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("exposed: %v", err)
 	}
 }

@@ -70,7 +70,7 @@ type node struct {
 	bridgePorts   watchedList[tun.Port]
 	rules         watched // the port rules
 
-	exposing sync.Mutex // held while the host is exposed by who asked for it
+	exposing chan struct{} // of capacity 1: full while the host is exposed by who asked for it
 
 	mu sync.Mutex // guards everything below
 	nodeState
@@ -125,6 +125,7 @@ func Run(ctx context.Context, cfg Config) error {
 		started:   time.Now(),
 		stop:      stop,
 		wake:      make(chan struct{}, 1),
+		exposing:  make(chan struct{}, 1),
 		datagrams: make(chan controlEvent, 256),
 		nodeState: nodeState{
 			peers:        make(map[crypto.Name]*peer),
