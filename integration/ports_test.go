@@ -114,8 +114,13 @@ func TestPortTakenOffAndRulesFlushed(t *testing.T) {
 	}
 	s.eventually("the port rules are back", func() error {
 		r, err := s.Host("a").Exec(context.Background(), "nft", "list", "tables")
-		if err != nil || r.Code != 0 || len(r.Out) == 0 {
+		if err != nil || r.Code != 0 {
 			return fmt.Errorf("%+v, %v", r, err)
+		}
+		for _, table := range []string{"bridge", "inet"} { // rules of the ports, and the underlay guard
+			if !strings.Contains(r.Out, "table "+table+" ripstop-ripstop") {
+				return fmt.Errorf("there are only %q", r.Out)
+			}
 		}
 		return nil
 	})

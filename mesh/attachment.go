@@ -33,8 +33,9 @@ type attachment struct {
 	Claim        uint64         `json:"claim"`
 	AllowMAC     []string       `json:"allow_mac,omitempty"`
 	AllowAddress []string       `json:"allow_address,omitempty"`
-	Exposed      bool           `json:"exposed,omitempty"` // the host itself, on the bridge
-	Leases       []lease        `json:"leases,omitempty"`  // of Plan's addresses, those that the table knows
+	Exposed      bool           `json:"exposed,omitempty"`    // the host itself, on the bridge
+	Masquerade   bool           `json:"masquerade,omitempty"` // of Exposed: the host is a gateway
+	Leases       []lease        `json:"leases,omitempty"`     // of Plan's addresses, those that the table knows
 	Services     []string       `json:"services,omitempty"`
 	DNS          bool           `json:"dns,omitempty"` // it was told where names are resolved
 }

@@ -115,6 +115,12 @@ func (b *backend) Expose(ctx context.Context, q api.ExposeRequest) (api.Endpoint
 			return api.Endpoint{}, err
 		}
 	}
+	select { // of two that ask at once the second finds what the first has made
+	case n.exposing <- struct{}{}:
+		defer func() { <-n.exposing }()
+	case <-ctx.Done():
+		return api.Endpoint{}, ctx.Err()
+	}
 	a, err := n.expose(ctx, q)
 	if err != nil {
 		return api.Endpoint{}, err
@@ -123,7 +129,7 @@ func (b *backend) Expose(ctx context.Context, q api.ExposeRequest) (api.Endpoint
 	return n.localEndpoint(a), nil
 }
 
-// expose attaches the host itself.
+// expose attaches the host itself. What stands stays, and may become a gateway.
 func (n *node) expose(ctx context.Context, q api.ExposeRequest) (*attachment, error) {
 	own := n.ownAttachment(slices.Clone(q.Addresses))
 	w := wish{subnets: q.Subnets, noIPv6: !n.ownIPv6(), wait: q.Deadline.Duration()}
@@ -135,6 +141,9 @@ func (n *node) expose(ctx context.Context, q api.ExposeRequest) (*attachment, er
 	defer n.mu.Unlock()
 	if old := n.exposed(); old != nil {
 		if old.satisfies(api.AttachRequest{Addresses: q.Addresses, Subnets: q.Subnets}, &own) {
+			if q.Masquerade {
+				return old, n.masquerade(old)
+			}
 			return old, nil
 		}
 		return nil, api.Errorf(api.CodeConflict, "the host is exposed with %s already: run `ripstop hide` first", joinPrefixes(old.Plan.Addresses))
@@ -150,13 +159,28 @@ func (n *node) expose(ctx context.Context, q api.ExposeRequest) (*attachment, er
 	err = n.lease(ctx, a, wanted, w)
 	n.mu.Lock()
 	delete(n.reservations, id)
-	if err == nil {
-		a.Claim = route.NextClaim(n.endpoints(), vni, a.mac(), a.addrs())
-		err = n.install(a)
-	}
 	if err != nil {
 		n.giveBack(a)
 		return nil, err
+	}
+	a.Claim = route.NextClaim(n.endpoints(), vni, a.mac(), a.addrs())
+	if a.Masquerade = q.Masquerade; a.Masquerade {
+		err = n.openGateway()
+	}
+	if err == nil {
+		err = n.install(a)
+	}
+	if err != nil {
+		n.abandonGateway()
+		n.giveBack(a)
+		return nil, err
+	}
+	if a.Masquerade {
+		if err := n.forward(); err != nil {
+			n.removePort(a)
+			n.giveBack(a)
+			return nil, err
+		}
 	}
 	n.attachments = append(n.attachments, a)
 	if err := n.saveAttachments(); err != nil {
@@ -187,10 +211,14 @@ func (b *backend) Hide(context.Context) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if a := n.exposed(); a != nil {
-		return n.drop(a)
+	a := n.exposed()
+	if a == nil {
+		return nil
 	}
-	return nil
+	if users := n.gatewayUsers(a); users != "" {
+		return api.Errorf(api.CodeConflict, "this host's address is the gateway of %s: run `ripstop detach` for each first", users)
+	}
+	return n.drop(a)
 }
 
 // Stop ends the node.
@@ -224,7 +252,7 @@ func (n *node) endpointOf(a *attachment) api.Endpoint {
 		Name: name, Aliases: a.Aliases, MAC: a.Plan.MAC, Addresses: a.Plan.Addresses,
 		Host: n.identity.Name().String(), HostNickname: n.cfg.Nickname,
 		State: api.EndpointHere, Claim: a.Claim,
-		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns, Owner: a.Owner, Routes: a.Plan.Routes, DNS: a.DNS,
+		Interface: a.Plan.Interface, HostPort: a.Plan.HostInterface, Netns: a.Plan.Netns, Owner: a.Owner, Routes: a.Plan.Routes, Gateway: a.Plan.Gateway, Masquerade: a.Masquerade, DNS: a.DNS,
 		AllowMAC: a.AllowMAC, AllowAddress: a.AllowAddress,
 	}
 }

@@ -147,14 +147,34 @@ func (n *node) watchRules(now time.Time) {
 		n.log.Debug("port rules cannot be looked at", "bridge", n.cfg.Bridge, "error", err)
 		return
 	}
+	n.mu.Lock()
+	last := n.rulesFault
+	n.mu.Unlock()
+	var fault string
 	if there {
 		n.rules.looked = now
-		return
+	} else {
+		fault = n.restoreRules(last)
 	}
-	n.log.Warn("port rules are gone; putting them back", "bridge", n.cfg.Bridge)
-	if err := n.firewall.Ensure(); err != nil {
+	n.mu.Lock()
+	n.rulesFault = fault
+	n.mu.Unlock()
+}
+
+// restoreRules puts the port rules back and says what is in the way, "" if nothing is. What
+// was last in the way is not logged again.
+func (n *node) restoreRules(last string) string {
+	if last == "" {
+		n.log.Warn("port rules are gone; putting them back", "bridge", n.cfg.Bridge)
+	}
+	err := n.firewall.Ensure()
+	if err == nil {
+		return ""
+	}
+	if err.Error() != last {
 		n.log.Error("port rules cannot be restored", "error", err)
 	}
+	return err.Error()
 }
 
 // watchPorts looks which ports the bridge has, tells the port rules, and looks after
@@ -257,33 +277,48 @@ func (n *node) watch(ctx context.Context) error {
 	})
 }
 
-// watchHazard warns, once for each change, while FORWARD rules drop bridged frames.
+// hazards are what this host's firewall may do to the bridge's frames, and what is said
+// when it does so no more.
+func (n *node) hazards() []hazard {
+	return []hazard{
+		{look: tun.ForwardingHazard, over: "bridged frames are no longer dropped"},
+		{look: n.gatewayHazard, over: "nothing stands between what is attached here and the world any more"},
+	}
+}
+
+type hazard struct {
+	look func(bridge string) (sentence string, there bool)
+	over string
+	last string // sentence; empty: none
+}
+
+// watchHazard warns, once for each change, while FORWARD rules drop bridged frames, or
+// those of a gateway.
 func (n *node) watchHazard(ctx context.Context) error {
 	if n.bridge == nil {
 		return nil
 	}
 	tick := time.NewTicker(hazardEvery)
 	defer tick.Stop()
-	var last string
+	all := n.hazards()
 	for {
-		sentence, hazard := tun.ForwardingHazard(n.cfg.Bridge)
-		if !hazard {
-			sentence = ""
-		}
-		if sentence != last {
-			last = sentence
-			if hazard {
+		var warnings []string
+		for i := range all {
+			h := &all[i]
+			sentence, there := h.look(n.cfg.Bridge)
+			switch {
+			case !there && h.last != "":
+				n.log.Info(h.over, "bridge", n.cfg.Bridge)
+			case there && sentence != h.last:
 				n.log.Warn(sentence, "bridge", n.cfg.Bridge)
-			} else {
-				n.log.Info("bridged frames are no longer dropped", "bridge", n.cfg.Bridge)
 			}
-			n.mu.Lock()
-			n.warnings = nil
-			if hazard {
-				n.warnings = []string{sentence}
+			if h.last = sentence; there {
+				warnings = append(warnings, sentence)
 			}
-			n.mu.Unlock()
 		}
+		n.mu.Lock()
+		n.warnings = warnings
+		n.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return nil

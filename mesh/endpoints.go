@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -47,6 +48,7 @@ func (n *node) adopt() {
 	}
 	before := len(n.attachments)
 	n.listFenced()
+	n.adoptRules()
 	n.attachments = slices.DeleteFunc(n.attachments, func(a *attachment) bool {
 		err := n.install(a)
 		if err != nil {
@@ -56,6 +58,7 @@ func (n *node) adopt() {
 		n.log.Info("attachment adopted", "endpoint", a.Name, "mac", a.Plan.MAC, "interface", a.Plan.HostInterface)
 		return false
 	})
+	n.adoptGateway()
 	n.listAttached(time.Now())
 	for _, a := range n.attachments {
 		n.publishAttachment(a, time.Now())
@@ -161,7 +164,7 @@ func (n *node) removePort(a *attachment) {
 	switch {
 	case n.bridge == nil:
 	case a.Exposed:
-		err = attach.Hide(n.cfg.Bridge, a.Plan.Addresses)
+		err = errors.Join(n.closeGateway(), attach.Hide(n.cfg.Bridge, a.Plan.Addresses))
 	default:
 		err = attach.ReleasePort(n.cfg.Bridge, a.Plan.HostInterface, n.firewall)
 	}
@@ -187,7 +190,15 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if old := n.attachedAs(q.NetnsID, a.Plan.Interface); old != nil {
-		if !old.satisfies(q, &a) {
+		same := old.satisfies(q, &a)
+		if same && q.Gateway {
+			gateway, err := n.gatewayFor(old)
+			if err != nil {
+				return api.AttachPlan{}, err
+			}
+			same = gateway == old.Plan.Gateway
+		}
+		if !same {
 			return api.AttachPlan{}, api.Errorf(api.CodeConflict, "%s of that namespace is attached otherwise, with %s as %s: run `ripstop detach` first, or choose another interface by --interface",
 				old.Plan.Interface, old.Plan.MAC, joinPrefixes(old.Plan.Addresses))
 		}
@@ -213,6 +224,9 @@ func (n *node) reserve(ctx context.Context, q api.AttachRequest) (api.AttachPlan
 	n.mu.Unlock()
 	err = n.lease(ctx, &r.attachment, wanted, w)
 	n.mu.Lock()
+	if err == nil && q.Gateway {
+		r.Plan.Gateway, err = n.gatewayFor(&r.attachment)
+	}
 	if err != nil {
 		n.endReservation(a.Plan.ID)
 		return api.AttachPlan{}, err
@@ -235,7 +249,7 @@ func reservationID() string {
 // addresses are as good as any others of the same subnets.
 func (a *attachment) satisfies(q api.AttachRequest, b *attachment) bool {
 	if q.MAC != "" && a.Plan.MAC != b.Plan.MAC || a.Name != b.Name || !slices.Equal(a.Aliases, b.Aliases) || a.Owner != b.Owner ||
-		!slices.Equal(a.Services, b.Services) || a.DNS != b.DNS ||
+		!slices.Equal(a.Services, b.Services) || a.DNS != b.DNS || a.Plan.Gateway.IsValid() != q.Gateway ||
 		!slices.Equal(a.AllowMAC, b.AllowMAC) || !slices.Equal(a.AllowAddress, b.AllowAddress) {
 		return false
 	}

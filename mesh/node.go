@@ -70,6 +70,8 @@ type node struct {
 	bridgePorts   watchedList[tun.Port]
 	rules         watched // the port rules
 
+	exposing chan struct{} // of capacity 1: full while the host is exposed by who asked for it
+
 	mu sync.Mutex // guards everything below
 	nodeState
 }
@@ -104,8 +106,9 @@ type nodeState struct {
 	leftovers      []string // host ends on no bridge, as found at the start
 	leftoversFound time.Time
 
-	warnings []string
-	ports    []string // of the bridge, as the port rules know them
+	warnings   []string
+	ports      []string // of the bridge, as the port rules know them
+	rulesFault string   // why the port rules or a gateway's cannot be put back; empty: they are there
 
 	addressing
 }
@@ -122,6 +125,7 @@ func Run(ctx context.Context, cfg Config) error {
 		started:   time.Now(),
 		stop:      stop,
 		wake:      make(chan struct{}, 1),
+		exposing:  make(chan struct{}, 1),
 		datagrams: make(chan controlEvent, 256),
 		nodeState: nodeState{
 			peers:        make(map[crypto.Name]*peer),

@@ -77,7 +77,7 @@ func (n *node) known(targets []transport.TargetStatus) api.Status {
 		s.Metrics = n.metrics.Addr().String()
 	}
 	if a := n.exposed(); a != nil {
-		s.Addresses = a.Plan.Addresses
+		s.Addresses, s.Masquerade = a.Plan.Addresses, a.Masquerade
 	}
 	for _, a := range n.advertised {
 		s.Advertise = append(s.Advertise, a.String())

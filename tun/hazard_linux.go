@@ -28,6 +28,15 @@ func ForwardingHazard(bridge string) (string, bool) {
 	return sentence, sentence != ""
 }
 
+// RoutingHazard does the same for packets that are routed between the bridge and elsewhere:
+// whether the host forwards IPv4, and its firewall lets them pass.
+func RoutingHazard(bridge string) (string, bool) {
+	value, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+	forwards := err != nil || strings.TrimSpace(string(value)) != "0"
+	sentence := routingHazard(bridge, forwards, append(nftChains(unix.NFPROTO_UNSPEC, bridge), legacyChains(bridge)...))
+	return sentence, sentence != ""
+}
+
 func bridgeSysctl(key string) bool {
 	value, err := os.ReadFile("/proc/sys/net/bridge/" + key)
 	return err == nil && strings.TrimSpace(string(value)) == "1"
@@ -38,6 +47,10 @@ const (
 	nfDrop   = 0
 	nfAccept = 1
 )
+
+// ctEstablished is the bit of the state of a connection that has had an answer
+// (NF_CT_STATE_BIT in include/uapi/linux/netfilter/nf_conntrack_common.h).
+const ctEstablished = 1 << 1
 
 // nftMessage is the four bytes in front of nftables' attributes (struct nfgenmsg).
 type nftMessage struct{ family uint8 }
@@ -63,10 +76,18 @@ func nftChains(family uint8, bridge string) []forwardChain {
 		family uint8
 		table  string
 	}
+	type place struct {
+		key
+		chain string // "": those that no hook calls, but perhaps one that it does
+	}
 	dockered := make(map[key]bool)
+	based := make(map[place]bool)
 	dump := nftDump(unix.NFT_MSG_GETCHAIN, family)
 	for _, m := range dump {
 		attrs := nftAttributes(m)
+		if attrs[unix.NFTA_CHAIN_HOOK] != nil {
+			based[place{key{m[0], cString(attrs[unix.NFTA_CHAIN_TABLE])}, cString(attrs[unix.NFTA_CHAIN_NAME])}] = true
+		}
 		if cString(attrs[unix.NFTA_CHAIN_NAME]) == "DOCKER-USER" {
 			dockered[key{m[0], cString(attrs[unix.NFTA_CHAIN_TABLE])}] = true
 		}
@@ -102,23 +123,33 @@ func nftChains(family uint8, bridge string) []forwardChain {
 	if !drops { // whatever the rules are
 		return chains
 	}
-	accepts := make(map[key]bool)
+	lets := make(map[place]forwardChain)
 	for _, m := range nftDump(unix.NFT_MSG_GETRULE, family) {
 		attrs := nftAttributes(m)
-		if nftLets(attrs[unix.NFTA_RULE_EXPRESSIONS], bridge) {
-			accepts[key{m[0], cString(attrs[unix.NFTA_RULE_TABLE])}] = true
+		at := place{key{m[0], cString(attrs[unix.NFTA_RULE_TABLE])}, cString(attrs[unix.NFTA_RULE_CHAIN])}
+		if !based[at] {
+			at.chain = ""
 		}
+		accepts, out, back := nftLets(attrs[unix.NFTA_RULE_EXPRESSIONS], bridge)
+		l := lets[at]
+		lets[at] = forwardChain{accepts: l.accepts || accepts, out: l.out || out, back: l.back || back}
 	}
 	for i, k := range keys {
-		chains[i].accepts = accepts[k]
+		own, called := lets[place{k, chains[i].name}], lets[place{k, ""}]
+		chains[i].accepts, chains[i].out, chains[i].back = own.accepts || called.accepts, own.out || called.out, own.back || called.back
 	}
 	return chains
 }
 
 // nftLets tells whether a rule accepts, and asks for our bridge, for bridged
-// frames (the physdev match), or for nothing at all.
-func nftLets(expressions []byte, bridge string) bool {
+// frames (the physdev match), or for nothing at all; out, that it accepts what comes from
+// the bridge and goes elsewhere; and back, the other way, if perhaps only answers. A rule for
+// answers alone, to whomever, lets them back.
+func nftLets(expressions []byte, bridge string) (accepts, out, back bool) {
 	accept, named, asked := false, false, false
+	from, to := false, false
+	state, answers, more := false, false, false // the state was loaded last; is asked for; so is something else
+	var key uint32                              // of what was loaded last
 	for _, expression := range nftList(expressions) {
 		attrs := nftNested(expression)
 		data := nftNested(attrs[unix.NFTA_EXPR_DATA])
@@ -127,22 +158,43 @@ func nftLets(expressions []byte, bridge string) bool {
 			verdict := nftNested(nftNested(data[unix.NFTA_IMMEDIATE_DATA])[unix.NFTA_DATA_VERDICT])
 			code := verdict[unix.NFTA_VERDICT_CODE]
 			accept = len(code) == 4 && binary.BigEndian.Uint32(code) == nfAccept
+		case "ct":
+			b := data[unix.NFTA_CT_KEY]
+			state = len(b) == 4 && binary.BigEndian.Uint32(b) == unix.NFT_CT_STATE
+			key, asked, more = 0, true, more || !state
+		case "bitwise":
+			mask := nftNested(data[unix.NFTA_BITWISE_MASK])[unix.NFTA_DATA_VALUE]
+			answers = answers || state && len(mask) == 4 && binary.NativeEndian.Uint32(mask)&ctEstablished != 0
+			key, asked, more = 0, true, more || !state
 		case "cmp":
-			asked = true
+			asked, more, state = true, more || !state, false
 			if isName(nftNested(data[unix.NFTA_CMP_DATA])[unix.NFTA_DATA_VALUE], bridge) {
 				named = true
+				op := data[unix.NFTA_CMP_OP]
+				equal := len(op) == 4 && binary.BigEndian.Uint32(op) == unix.NFT_CMP_EQ
+				from, to = from || equal && key == unix.NFT_META_IIFNAME, to || equal && key == unix.NFT_META_OIFNAME
 			}
 		case "match":
 			asked = true
-			if cString(data[unix.NFTA_MATCH_NAME]) == "physdev" {
-				named = true
+			switch cString(data[unix.NFTA_MATCH_NAME]) {
+			case "physdev":
+				named, more = true, true
+			case "conntrack", "state":
+				answers = true
+			default:
+				more = true
 			}
-		case "counter", "meta":
+		case "counter":
+		case "meta":
+			key, state = 0, false
+			if b := data[unix.NFTA_META_KEY]; len(b) == 4 {
+				key = binary.BigEndian.Uint32(b)
+			}
 		default:
-			asked = true
+			key, asked, more = 0, true, true
 		}
 	}
-	return accept && (named || !asked)
+	return accept && (named || !asked), accept && (!asked || from && !to), accept && (!asked || to && !from || answers && !more)
 }
 
 func nftAttributes(message []byte) map[int][]byte {
@@ -222,9 +274,10 @@ func legacyChain(domain, level int, layout entryLayout, bridge string) (forwardC
 	}
 	first := int(binary.NativeEndian.Uint32(info[xtInfoFirst+4*unix.NF_INET_FORWARD:]))
 	policy := int(binary.NativeEndian.Uint32(info[xtInfoPolicy+4*unix.NF_INET_FORWARD:]))
-	drops, accepts, ok := readEntries(layout, blob, first, policy, bridge)
-	return forwardChain{table: "filter", name: "FORWARD", drops: drops, accepts: accepts, legacy: true,
-		dockered: bytes.Contains(blob, []byte("DOCKER-USER\x00"))}, ok
+	c, ok := readEntries(layout, blob, first, policy, bridge)
+	c.table, c.name, c.legacy = "filter", "FORWARD", true
+	c.dockered = bytes.Contains(blob, []byte("DOCKER-USER\x00"))
+	return c, ok
 }
 
 // legacyEntries are what iptables' own filter table says of itself, and its rules.

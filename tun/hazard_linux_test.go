@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -43,6 +44,73 @@ func TestHazard(t *testing.T) {
 			t.Errorf("%s: %q, want %q in it", c.name, got, c.says)
 		}
 	}
+}
+
+func TestRoutingHazard(t *testing.T) {
+	drop := forwardChain{table: "filter", name: "FORWARD", drops: true}
+	with := func(f func(*forwardChain)) []forwardChain {
+		c := drop
+		f(&c)
+		return []forwardChain{c}
+	}
+	const answers = " -o br -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+	for _, c := range []struct {
+		name     string
+		forwards bool
+		chains   []forwardChain
+		says     string // "": no hazard
+	}{
+		{"none", true, nil, ""},
+		{"off", false, nil, "does not forward IPv4 (net.ipv4.ip_forward is 0), so containers do not reach through br what is behind it; to let them pass: sysctl -w net.ipv4.ip_forward=1"},
+		{"policy accept", true, with(func(c *forwardChain) { c.drops = false }), ""},
+		{"both ways", true, with(func(c *forwardChain) { c.out, c.back = true, true }), ""},
+		{"frames only", true, with(func(c *forwardChain) { c.accepts = true }), "iptables -I FORWARD -i br -j ACCEPT; iptables -I FORWARD" + answers},
+		{"one way", true, with(func(c *forwardChain) { c.out = true }), "to let them pass: iptables -I FORWARD" + answers},
+		{"docker, and off", false, with(func(c *forwardChain) { c.dockered = true }), "sysctl -w net.ipv4.ip_forward=1; iptables -I DOCKER-USER -i br -j ACCEPT; iptables -I DOCKER-USER" + answers},
+		{"IPv6", true, with(func(c *forwardChain) { c.ipv6 = true }), ""},
+		{"bridge", true, with(func(c *forwardChain) { c.bridge = true }), ""},
+		{"inet", true, with(func(c *forwardChain) { c.inet, c.table = true, "mine" }), "nft insert rule inet mine FORWARD iifname br accept; nft insert rule inet mine FORWARD oifname br ct state related,established accept"},
+	} {
+		got := routingHazard("br", c.forwards, c.chains)
+		if (got == "") != (c.says == "") || !strings.HasSuffix(got, c.says) {
+			t.Errorf("%s: %q, want %q at the end", c.name, got, c.says)
+		}
+	}
+}
+
+// TestRoutingHazardKernel: against the kernel's own switch and nftables.
+func TestRoutingHazardKernel(t *testing.T) {
+	inNamespace(t)
+	want := func(what, says string) {
+		t.Helper()
+		if sentence, bad := RoutingHazard("ripstop"); bad != (says != "") || !strings.Contains(sentence, says) {
+			t.Errorf("%s: %q, want %q in it", what, sentence, says)
+		}
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	want("forwarding off", "sysctl -w")
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	want("forwarding on", "")
+	nft := newNFT(t)
+	nft.chain("filter", "FORWARD", nfDrop)
+	want("policy drop", "-i ripstop -j ACCEPT; iptables")
+	nft.chainAt(unix.NF_INET_LOCAL_IN, "filter", "INPUT", nfAccept)
+	nft.accept("filter", "INPUT", "ripstop")
+	want("what the host itself accepts", "-i ripstop -j ACCEPT; iptables")
+	nft.accept("filter", "FORWARD", "ripstop")
+	want("one way", "to let them pass: iptables -I FORWARD -o ripstop -m conntrack")
+	nft.acceptBy(unix.NFT_META_OIFNAME, "filter", "FORWARD", "ripstop")
+	want("both ways", "")
+	nft.chain("other", "FORWARD", nfDrop)
+	nft.accept("other", "FORWARD", "ripstop")
+	nft.acceptState(1<<3, "other", "FORWARD")
+	want("what is new", "oifname ripstop ct state related,established accept")
+	nft.acceptState(ctEstablished, "other", "FORWARD")
+	want("answers to whomever", "")
 }
 
 // TestForwardingHazardNFT: against the kernel's own nftables.
@@ -158,11 +226,16 @@ func (n nft) batch(messages ...[]byte) {
 
 func (n nft) chain(table, name string, policy uint32) {
 	n.t.Helper()
+	n.chainAt(unix.NF_INET_FORWARD, table, name, policy)
+}
+
+func (n nft) chainAt(hook uint32, table, name string, policy uint32) {
+	n.t.Helper()
 	n.batch(
 		append([]byte{unix.NFT_MSG_NEWTABLE}, text(unix.NFTA_TABLE_NAME, table)...),
 		append([]byte{unix.NFT_MSG_NEWCHAIN}, bytes.Join([][]byte{
 			text(unix.NFTA_CHAIN_TABLE, table), text(unix.NFTA_CHAIN_NAME, name), text(unix.NFTA_CHAIN_TYPE, "filter"),
-			attribute(unix.NFTA_CHAIN_HOOK|unix.NLA_F_NESTED, word(unix.NFTA_HOOK_HOOKNUM, unix.NF_INET_FORWARD), word(unix.NFTA_HOOK_PRIORITY, 0)),
+			attribute(unix.NFTA_CHAIN_HOOK|unix.NLA_F_NESTED, word(unix.NFTA_HOOK_HOOKNUM, hook), word(unix.NFTA_HOOK_PRIORITY, 0)),
 			word(unix.NFTA_CHAIN_POLICY, policy),
 		}, nil)...),
 	)
@@ -171,22 +244,47 @@ func (n nft) chain(table, name string, policy uint32) {
 // accept adds: iifname NAME counter accept.
 func (n nft) accept(table, chain, name string) {
 	n.t.Helper()
-	expression := func(name string, data ...[]byte) []byte {
-		return attribute(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, text(unix.NFTA_EXPR_NAME, name), attribute(unix.NFTA_EXPR_DATA|unix.NLA_F_NESTED, data...))
-	}
+	n.acceptBy(unix.NFT_META_IIFNAME, table, chain, name)
+}
+
+// acceptBy is accept by where a packet comes from, or goes to.
+func (n nft) acceptBy(key uint32, table, chain, name string) {
+	n.t.Helper()
 	padded := make([]byte, 16)
 	copy(padded, name)
+	n.acceptIf(table, chain,
+		expression("meta", word(unix.NFTA_META_DREG, unix.NFT_REG_1), word(unix.NFTA_META_KEY, key)),
+		expression("cmp", word(unix.NFTA_CMP_SREG, unix.NFT_REG_1), word(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ), value(unix.NFTA_CMP_DATA, padded)),
+	)
+}
+
+// acceptState accepts what has one of the bits in its connection's state.
+func (n nft) acceptState(bits uint32, table, chain string) {
+	n.t.Helper()
+	n.acceptIf(table, chain,
+		expression("ct", word(unix.NFTA_CT_DREG, unix.NFT_REG_1), word(unix.NFTA_CT_KEY, unix.NFT_CT_STATE)),
+		expression("bitwise", word(unix.NFTA_BITWISE_SREG, unix.NFT_REG_1), word(unix.NFTA_BITWISE_DREG, unix.NFT_REG_1), word(unix.NFTA_BITWISE_LEN, 4),
+			value(unix.NFTA_BITWISE_MASK, binary.NativeEndian.AppendUint32(nil, bits)), value(unix.NFTA_BITWISE_XOR, make([]byte, 4))),
+		expression("cmp", word(unix.NFTA_CMP_SREG, unix.NFT_REG_1), word(unix.NFTA_CMP_OP, unix.NFT_CMP_NEQ), value(unix.NFTA_CMP_DATA, make([]byte, 4))),
+	)
+}
+
+func (n nft) acceptIf(table, chain string, expressions ...[]byte) {
+	n.t.Helper()
+	expressions = append(expressions, expression("counter"), expression("immediate", word(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
+		attribute(unix.NFTA_IMMEDIATE_DATA|unix.NLA_F_NESTED, attribute(unix.NFTA_DATA_VERDICT|unix.NLA_F_NESTED, word(unix.NFTA_VERDICT_CODE, nfAccept)))))
 	n.batch(append([]byte{unix.NFT_MSG_NEWRULE}, bytes.Join([][]byte{
 		text(unix.NFTA_RULE_TABLE, table), text(unix.NFTA_RULE_CHAIN, chain),
-		attribute(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED,
-			expression("meta", word(unix.NFTA_META_DREG, unix.NFT_REG_1), word(unix.NFTA_META_KEY, unix.NFT_META_IIFNAME)),
-			expression("cmp", word(unix.NFTA_CMP_SREG, unix.NFT_REG_1), word(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ),
-				attribute(unix.NFTA_CMP_DATA|unix.NLA_F_NESTED, attribute(unix.NFTA_DATA_VALUE, padded))),
-			expression("counter"),
-			expression("immediate", word(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
-				attribute(unix.NFTA_IMMEDIATE_DATA|unix.NLA_F_NESTED, attribute(unix.NFTA_DATA_VERDICT|unix.NLA_F_NESTED, word(unix.NFTA_VERDICT_CODE, nfAccept)))),
-		),
+		attribute(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, expressions...),
 	}, nil)...))
+}
+
+func expression(name string, data ...[]byte) []byte {
+	return attribute(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, text(unix.NFTA_EXPR_NAME, name), attribute(unix.NFTA_EXPR_DATA|unix.NLA_F_NESTED, data...))
+}
+
+func value(kind int, b []byte) []byte {
+	return attribute(kind|unix.NLA_F_NESTED, attribute(unix.NFTA_DATA_VALUE, b))
 }
 
 // TestForwardingHazardLegacy: against iptables' own tables, made by asking for
@@ -249,31 +347,49 @@ func TestReadEntries(t *testing.T) {
 		binary.NativeEndian.PutUint32(b[l.size+targetHeader:], uint32(verdict))
 		return b
 	}
+	inverted := func(entry []byte, flags byte) []byte {
+		entry[layoutIPv4.invert] = flags
+		return entry
+	}
+	asking := func(match string) []byte {
+		e, l := entry("", "", verdictAllow), layoutIPv4
+		m := make([]byte, 40)
+		binary.NativeEndian.PutUint16(m, 40)
+		copy(m[2:], match)
+		binary.NativeEndian.PutUint16(e[l.targetOffset:], uint16(l.size+40))
+		binary.NativeEndian.PutUint16(e[l.targetOffset+2:], uint16(len(e)+40))
+		return slices.Insert(e, l.size, m...)
+	}
 	size := layoutIPv4.size + 40
 	for _, c := range []struct {
 		name           string
 		rules          [][]byte // of FORWARD, the policy last
 		drops, accepts bool
+		out, back      bool
 	}{
-		{"policy drop", [][]byte{entry("", "", verdictDrop)}, true, false},
-		{"policy accept", [][]byte{entry("", "", verdictAllow)}, false, false},
-		{"ours", [][]byte{entry("br", "br", verdictAllow), entry("", "", verdictDrop)}, true, true},
-		{"from ours", [][]byte{entry("br", "", verdictAllow), entry("", "", verdictDrop)}, true, true},
-		{"ours to another", [][]byte{entry("br", "eth0", verdictAllow), entry("", "", verdictDrop)}, true, false},
-		{"longer name", [][]byte{entry("br0", "br0", verdictAllow), entry("", "", verdictDrop)}, true, false},
-		{"all", [][]byte{entry("", "", verdictAllow), entry("", "", verdictDrop)}, true, true},
-		{"ours dropped", [][]byte{entry("br", "br", verdictDrop), entry("", "", verdictDrop)}, true, false},
+		{"policy drop", [][]byte{entry("", "", verdictDrop)}, true, false, false, false},
+		{"policy accept", [][]byte{entry("", "", verdictAllow)}, false, false, false, false},
+		{"ours", [][]byte{entry("br", "br", verdictAllow), entry("", "", verdictDrop)}, true, true, false, false},
+		{"from ours", [][]byte{entry("br", "", verdictAllow), entry("", "", verdictDrop)}, true, true, true, false},
+		{"ours to another", [][]byte{entry("br", "eth0", verdictAllow), entry("", "", verdictDrop)}, true, false, true, false},
+		{"longer name", [][]byte{entry("br0", "br0", verdictAllow), entry("", "", verdictDrop)}, true, false, false, false},
+		{"all", [][]byte{entry("", "", verdictAllow), entry("", "", verdictDrop)}, true, true, true, true},
+		{"ours dropped", [][]byte{entry("br", "br", verdictDrop), entry("", "", verdictDrop)}, true, false, false, false},
+		{"to ours", [][]byte{entry("", "br", verdictAllow), entry("", "", verdictDrop)}, true, true, false, true},
+		{"answers", [][]byte{asking("conntrack"), entry("", "", verdictDrop)}, true, false, false, true},
+		{"something else", [][]byte{asking("tcp"), entry("", "", verdictDrop)}, true, false, false, false},
+		{"from ours to others", [][]byte{inverted(entry("br", "br", verdictAllow), 2), entry("", "", verdictDrop)}, true, true, true, false},
 	} {
 		input := entry("", "", verdictAllow) // another chain's policy is no rule of ours
 		blob := append(bytes.Clone(input), bytes.Join(c.rules, nil)...)
-		policy := size * len(c.rules)
-		drops, accepts, ok := readEntries(layoutIPv4, blob, size, policy, "br")
-		if !ok || drops != c.drops || accepts != c.accepts {
-			t.Errorf("%s: %v, %v, %v", c.name, drops, accepts, ok)
+		policy := len(blob) - size
+		got, ok := readEntries(layoutIPv4, blob, size, policy, "br")
+		if !ok || got != (forwardChain{drops: c.drops, accepts: c.accepts, out: c.out, back: c.back}) {
+			t.Errorf("%s: %+v, %v", c.name, got, ok)
 		}
 		for n := range blob {
 			readEntries(layoutIPv4, blob[:n], size, policy, "br") // must not panic
-			if _, _, ok := readEntries(layoutIPv4, blob[:n], size, policy, "br"); ok && n < policy+size {
+			if _, ok := readEntries(layoutIPv4, blob[:n], size, policy, "br"); ok && n < policy+size {
 				t.Errorf("%s: %d bytes were enough", c.name, n)
 			}
 		}

@@ -20,6 +20,9 @@ func OpenTUN(RoutedConfig) (Device, error) { return nil, errPlatform }
 // ForwardingHazard is there on Linux only.
 func ForwardingHazard(string) (string, bool) { return "", false }
 
+// RoutingHazard is there on Linux only.
+func RoutingHazard(string) (string, bool) { return "", false }
+
 // Overlap is there on Linux only.
 func Overlap(netip.Prefix, ...string) (string, error) { return "", errPlatform }
 

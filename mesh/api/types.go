@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -17,18 +18,19 @@ type Status struct {
 	Network  string `json:"network"` // network ID, 32 hexadecimal digits
 	Cipher   string `json:"cipher"`  // the network's policy: auto or none
 
-	Mode      string         `json:"mode"` // bridge or routed
-	Bridge    string         `json:"bridge,omitempty"`
-	Device    string         `json:"device"`
-	MTU       int            `json:"mtu"` // told to containers, bytes
-	Port      uint16         `json:"port"`
-	Advertise []string       `json:"advertise,omitempty"` // underlay addresses told to peers
-	Addresses []netip.Prefix `json:"addresses,omitempty"` // the host's own in the overlay
-	Offloads  []Offload      `json:"offloads"`            // of the device and the sockets
-	PID       int            `json:"pid"`
-	Started   time.Time      `json:"started"`
-	UptimeSec int64          `json:"uptime_seconds"`
-	Metrics   string         `json:"metrics,omitempty"` // address and port where metrics are read over TCP
+	Mode       string         `json:"mode"` // bridge or routed
+	Bridge     string         `json:"bridge,omitempty"`
+	Device     string         `json:"device"`
+	MTU        int            `json:"mtu"` // told to containers, bytes
+	Port       uint16         `json:"port"`
+	Advertise  []string       `json:"advertise,omitempty"`  // underlay addresses told to peers
+	Addresses  []netip.Prefix `json:"addresses,omitempty"`  // the host's own in the overlay
+	Masquerade bool           `json:"masquerade,omitempty"` // it is the gateway of what is attached here
+	Offloads   []Offload      `json:"offloads"`             // of the device and the sockets
+	PID        int            `json:"pid"`
+	Started    time.Time      `json:"started"`
+	UptimeSec  int64          `json:"uptime_seconds"`
+	Metrics    string         `json:"metrics,omitempty"` // address and port where metrics are read over TCP
 
 	StateDir   string `json:"state_dir"`             // path of the state directory
 	SecretFile string `json:"secret_file,omitempty"` // path of the file the secret was read from, if one was given
@@ -43,6 +45,13 @@ type Status struct {
 	Endpoints []Endpoint        `json:"endpoints"`
 	IPAM      *IPAM             `json:"ipam,omitempty"` // without Ranges and Uses
 	Counters  map[string]uint64 `json:"counters"`       // frames, datagrams and drops by reason
+}
+
+// IsGateway reports whether this host masquerades at an address that no other host has.
+func (s *Status) IsGateway(addr netip.Addr) bool {
+	is := func(p netip.Prefix) bool { return p.Addr() == addr }
+	fenced := func(e Endpoint) bool { return e.Masquerade && slices.ContainsFunc(e.Fenced, is) }
+	return s.Masquerade && slices.ContainsFunc(s.Addresses, is) && !slices.ContainsFunc(s.Endpoints, fenced)
 }
 
 // noNulls makes lists without entries [] instead of null, which programs trip over.
@@ -181,10 +190,12 @@ type Endpoint struct {
 	Interface    string         `json:"interface,omitempty"`      // inside the namespace; known for those here
 	HostPort     string         `json:"host_interface,omitempty"` // on the bridge; known for those here
 	Netns        string         `json:"netns,omitempty"`
-	Owner        string         `json:"owner,omitempty"`     // as it was attached; known for those here
-	Routes       []netip.Prefix `json:"routes,omitempty"`    // further networks through its interface; known for those here
-	DNS          bool           `json:"dns,omitempty"`       // its resolver file was written
-	AllowMAC     []string       `json:"allow_mac,omitempty"` // opt-outs from the port rules
+	Owner        string         `json:"owner,omitempty"`      // as it was attached; known for those here
+	Routes       []netip.Prefix `json:"routes,omitempty"`     // further networks through its interface; known for those here
+	Gateway      netip.Addr     `json:"gateway,omitzero"`     // by which its default route leads; known for those here
+	Masquerade   bool           `json:"masquerade,omitempty"` // it is this host, as a gateway
+	DNS          bool           `json:"dns,omitempty"`        // its resolver file was written
+	AllowMAC     []string       `json:"allow_mac,omitempty"`  // opt-outs from the port rules
 	AllowAddress []string       `json:"allow_address,omitempty"`
 }
 
@@ -217,7 +228,8 @@ type AttachRequest struct {
 	NoIPv6       bool           `json:"no_ipv6,omitempty"`       // no IPv6 address beside a chosen one
 	Deadline     Duration       `json:"deadline,omitzero"`       // for addresses; 0: 10s
 	Routes       []netip.Prefix `json:"routes,omitempty"`
-	MTU          int            `json:"mtu,omitempty"` // 0 = the network's
+	Gateway      bool           `json:"gateway,omitempty"` // a default route by this host, which has to be exposed and to masquerade
+	MTU          int            `json:"mtu,omitempty"`     // 0 = the network's
 	Move         bool           `json:"move,omitempty"`
 	AllowMAC     []string       `json:"allow_mac,omitempty"`     // MAC addresses, or "any"
 	AllowAddress []string       `json:"allow_address,omitempty"` // prefixes, or "any"
@@ -248,6 +260,7 @@ type AttachPlan struct {
 	MAC           string         `json:"mac"`
 	Addresses     []netip.Prefix `json:"addresses"`
 	Routes        []netip.Prefix `json:"routes,omitempty"`
+	Gateway       netip.Addr     `json:"gateway,omitzero"` // of a default route of IPv4
 	MTU           int            `json:"mtu"`
 	HostMTU       int            `json:"host_mtu"`
 	// Resolver is for the resolver file, where that was asked for.
@@ -273,8 +286,10 @@ type DetachRequest struct {
 }
 
 // ExposeRequest gives the host itself addresses on the overlay, as an AttachRequest does.
+// A host that has such stays as it is, but Masquerade may be added.
 type ExposeRequest struct {
-	Addresses []netip.Prefix `json:"addresses,omitempty"`
-	Subnets   []netip.Prefix `json:"subnets,omitempty"`
-	Deadline  Duration       `json:"deadline,omitzero"`
+	Addresses  []netip.Prefix `json:"addresses,omitempty"`
+	Subnets    []netip.Prefix `json:"subnets,omitempty"`
+	Masquerade bool           `json:"masquerade,omitempty"` // be the gateway of what is attached here
+	Deadline   Duration       `json:"deadline,omitzero"`
 }

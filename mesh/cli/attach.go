@@ -36,11 +36,15 @@ the container so that it finds others by name (its programs read that file when 
 puts the old one back, but a --move by another host does not. The container needs files of its own: pid:NUMBER, or a name of
 ` + "`ip netns`" + `, whose file is /etc/netns/NAME/resolv.conf.
 
+With --gateway it reaches what is behind this host, over IPv4: ` + "`ripstop expose --masquerade`" + ` comes
+first, with an address in the same subnet. A namespace that has another default route is refused.
+
 Examples:
   ripstop attach pid:4711
   ripstop attach web --name web1 --subnet net:10.32.2.0/24
   ripstop attach pid:4712 --name web2 --dns --service http:80/tcp
   ripstop attach db --name db1 --sticky  the same address each time, while there are others
+  ripstop attach build --gateway
   ripstop attach web2 --address 10.32.0.2/12 --address fd00:1::2/64
   ripstop attach router --address 10.32.0.254/12 --allow-address any --interface lan0`
 
@@ -60,6 +64,7 @@ func attachCommand() command {
 			flags.StringVar(&q.MAC, "mac", "", "`MAC` its own (default made from the namespace)")
 			flags.IntVar(&q.MTU, "mtu", 0, "`BYTES` its largest packet (default the network's)")
 			flags.Var(list[netip.Prefix]{&q.Routes, netip.ParsePrefix, "CIDR"}, "route", "send this range through the interface too (repeatable)")
+			flags.BoolVar(&q.Gateway, "gateway", false, "a default route by this host, which masquerades (ripstop expose)")
 			flags.BoolVar(&q.Move, "move", false, "take over MAC and addresses that another host has")
 			flags.Var(list[text]{&services, parseService, "NAME:PORT/PROTOCOL"}, "service", "what it offers, to be found by SRV (repeatable)")
 			flags.BoolVar(&q.DNS, "dns", false, "write its resolver file, so that it finds names")
@@ -221,14 +226,24 @@ Gives this host itself an address on the network, so that its own programs and t
 each other: a chosen one, or those given, as ` + "`ripstop attach`" + ` does. A host in routed mode has its
 address from ` + "`ripstop up`" + `.
 
+With --masquerade it is also a gateway: what comes from the network's range over its bridge leaves
+for other addresses as this host's own, over IPv4. Containers attached here with --gateway have their
+default route by it; one attached elsewhere may be given a route here by hand. Nothing behind this host
+gets to that range by it but answers, and what a rule of this host publishes (DNAT): what was routed
+to the range before is dropped. Where this host does not forward IPv4, that is turned on
+(net.ipv4.ip_forward), between its other interfaces too as far as its firewall lets it, and stays on.
+It may be added to what stands; ` + "`ripstop hide`" + ` ends both.
+
 Examples:
   ripstop expose
+  ripstop expose --masquerade
   ripstop expose --address 10.32.1.1/12`,
 		setup: func(flags *pflag.FlagSet) action {
 			var q api.ExposeRequest
 			var deadline time.Duration
 			flags.Var(list[netip.Prefix]{&q.Addresses, parseAddress, "CIDR"}, "address", "this address and prefix length (repeatable; default one is chosen)")
 			flags.Var(list[netip.Prefix]{&q.Subnets, parseSubnet, "SUBNET"}, "subnet", "choose an address out of this part of the range (repeatable)")
+			flags.BoolVar(&q.Masquerade, "masquerade", false, "be the gateway of what is attached here, too")
 			deadlineFlag(flags, &deadline)
 			return func(ctx context.Context, in *invocation, args []string) error {
 				if err := noArguments(args); err != nil {
@@ -250,7 +265,11 @@ Examples:
 func hideCommand() command {
 	return command{
 		name: "hide", short: "take this host's own address away", client: true, text: `
-Takes away what expose gave. A host that is not exposed stays so.
+Takes away what expose gave: address and gateway. It is refused while something attached here with
+--gateway has its default route by that address: ` + "`ripstop detach`" + ` comes first. A host that is not exposed
+stays so, and one that forwards goes on: where nothing else needs that, ` + "`sysctl -w net.ipv4.ip_forward=0`" + `
+ends it, without which a later expose lets in what is routed here. A route by this host that somebody made
+by hand stays, too, and may go on leading out, unmasqueraded.
 
 Example:
   ripstop hide`,

@@ -376,6 +376,7 @@ func TestCommandsAskTheDaemon(t *testing.T) {
 		{[]string{"expose", "--address", "10.32.0.1/12", "--address", "fd00::1/64"}, api.ExposeRequest{Addresses: prefixes}, "ripstop  02:00:00:00:00:01  10.32.0.1/12 fd00::1/64\n"},
 		{[]string{"expose", "--address", "10.32.0.1/12,fd00::1/64"}, api.ExposeRequest{Addresses: prefixes}, "ripstop  02:00:00:00:00:01  10.32.0.1/12 fd00::1/64\n"},
 		{[]string{"expose"}, api.ExposeRequest{}, "ripstop  02:00:00:00:00:01  \n"},
+		{[]string{"expose", "--masquerade"}, api.ExposeRequest{Masquerade: true}, "ripstop  02:00:00:00:00:01  \n"},
 		{[]string{"expose", "--subnet", "net:10.32.2.0/24", "--address", "ip:10.32.0.1/12", "--deadline", "2s"},
 			api.ExposeRequest{Addresses: prefixes[:1], Subnets: []netip.Prefix{netip.MustParsePrefix("10.32.2.0/24")}, Deadline: api.Duration(2 * time.Second)}, "ripstop  02:00:00:00:00:01  10.32.0.1/12\n"},
 		{[]string{"ipam", "allocate", "vm7", "--subnet", "net:10.32.7.0/24", "--sticky"}, api.AllocateRequest{For: "vm7", Subnet: netip.MustParsePrefix("10.32.7.0/24"), Sticky: true}, "10.32.0.9/12 fd00::9/64\n"},

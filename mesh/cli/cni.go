@@ -30,13 +30,17 @@ network namespace. Fields of the configuration, all optional:
               "addresses": [{"address": "10.32.2.7/24"}]    these
               "routes": [{"dst": "10.40.0.0/16"}]           reached through the interface, too
   dns         what containers are told in place of ripstop's name server
+  isDefaultGateway   containers reach what is behind their host, over IPv4: a default route by it;
+              where it is no gateway it is made one, as by ` + "`ripstop expose --masquerade`" + `
+  ipMasq      may stand beside it, and changes nothing
 
-The capabilities ips and mac, and IP and MAC in CNI_ARGS, choose for one container. There is no
-gateway: a container that is to reach more than the network gets another interface too. Other
-plug-ins may stand in front, or behind.
+The capabilities ips and mac, and IP and MAC in CNI_ARGS, choose for one container. Without
+isDefaultGateway, which install writes with --gateway, a container that is to reach more than the
+network gets another interface too. Other plug-ins may stand in front, or behind.
 
 Examples:
   ripstop cni install
+  ripstop cni install --gateway
   ripstop cni install --bin-dir /usr/lib/cni --name pods
   ripstop cni remove`
 
@@ -47,6 +51,7 @@ func cniCommand() command {
 			var i cni.Installation
 			flags.StringVar(&i.BinDir, "bin-dir", cni.DefaultBinDir, "`DIR` where the runtime looks for plug-ins")
 			flags.StringVar(&i.ConfDir, "conf-dir", cni.DefaultConfDir, "`DIR` where it looks for networks")
+			flags.BoolVar(&i.Gateway, "gateway", false, "install a network whose containers reach the world behind their host")
 			flags.StringVar(&i.Network, "name", cni.DefaultNetwork, "`NAME` what the runtime is to call the network")
 			return func(_ context.Context, in *invocation, args []string) error {
 				install, err := pluginVerb("cni", args)

@@ -59,6 +59,7 @@ var daemonChecks = []check{
 	{"versions", aboutDaemon, checkVersions},
 	{"endpoints", aboutDaemon, checkEndpoints},
 	{"addresses", aboutDaemon, checkAddresses},
+	{"gateway", aboutDaemon, checkGateway},
 	{"offloads", aboutDaemon, checkOffloads},
 	{"drops", aboutDaemon, checkDrops},
 	{"names", aboutDaemon, checkNames},

@@ -189,14 +189,18 @@ func checkResolved(ctx context.Context, x *examination) []finding {
 
 // checkWarnings passes on what the daemon says that no other check has said.
 func checkWarnings(_ context.Context, x *examination) []finding {
-	seen := ""
+	var seen []string
 	if c, err := x.host.capable(); err == nil && c.netAdmin() && x.bridge != "" {
-		seen, _ = x.host.forwarding(x.bridge)
+		for _, look := range []func(string) (string, bool){x.host.forwarding, x.host.routing} {
+			if sentence, there := look(x.bridge); there {
+				seen = append(seen, sentence)
+			}
+		}
 	}
 	var found []finding
 	for _, w := range x.status.Warnings {
 		switch {
-		case w == seen, aboutNames(w):
+		case slices.Contains(seen, w), aboutNames(w):
 		case strings.Contains(w, tun.HazardRemedy):
 			found = append(found, hazardFinding(w))
 		default:

@@ -32,6 +32,7 @@ type host struct {
 	sysctl      func(key string) (string, error)
 	storedRange func(state string) (netip.Prefix, bool, error)
 	forwarding  func(bridge string) (sentence string, there bool)
+	routing     func(bridge string) (sentence string, there bool)
 	overlap     func(prefix netip.Prefix, ours ...string) (string, error)
 	holders     func(ctx context.Context, port uint16) ([]holder, error)
 	has         func(address netip.Addr) (bool, error) // an interface of this host has it
@@ -43,7 +44,7 @@ type host struct {
 func thisHost() host {
 	return host{
 		user: os.Geteuid(), release: release, capable: capable, tunLoaded: tunLoaded, open: openAndClose, stat: os.Stat, space: spaceAt, sysctl: sysctl,
-		storedRange: mesh.StoredRange, forwarding: tun.ForwardingHazard, overlap: tun.Overlap, holders: holders,
+		storedRange: mesh.StoredRange, forwarding: tun.ForwardingHazard, routing: tun.RoutingHazard, overlap: tun.Overlap, holders: holders,
 		has: hasAddress, resolve: resolve, resolved: mesh.ResolvedAsks,
 	}
 }

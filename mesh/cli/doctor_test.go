@@ -75,6 +75,7 @@ func wellHost(files fstest.MapFS) host {
 		sysctl:      func(string) (string, error) { return "8388608", nil },
 		storedRange: func(string) (netip.Prefix, bool, error) { return netip.MustParsePrefix("10.32.0.0/12"), false, nil },
 		forwarding:  func(string) (string, bool) { return "", false },
+		routing:     func(string) (string, bool) { return "", false },
 		overlap:     func(netip.Prefix, ...string) (string, error) { return "", nil },
 		holders:     func(context.Context, uint16) ([]holder, error) { return nil, nil },
 		has:         func(netip.Addr) (bool, error) { return true, nil },
@@ -119,6 +120,13 @@ func noDaemon(s *sick) { *s.refusal = fmt.Errorf("api: %w (%w)", api.ErrUnreacha
 func ordinary(s *sick) {
 	s.host.user = 1000
 	s.host.capable = func() (capabilities, error) { return capabilities{whole: true}, nil }
+}
+
+// gateway makes the host one, which a container uses.
+func gateway(s *sick) {
+	own := netip.MustParsePrefix("10.32.0.9/12")
+	s.status.Addresses, s.status.Masquerade = []netip.Prefix{own}, true
+	s.status.Endpoints = append(s.status.Endpoints, api.Endpoint{Name: "build", State: api.EndpointHere, Gateway: own.Addr(), Addresses: []netip.Prefix{netip.MustParsePrefix("10.32.0.10/12")}})
 }
 
 // missing makes that what lies at and below a path is not there, or may not be seen.
@@ -390,7 +398,26 @@ func TestChecks(t *testing.T) {
 			s.host.resolved = func(context.Context, string, string) (bool, bool, error) { return true, false, errors.New("no bus") }
 		}, verdictWarn, "no bus", "resolvectl status ripstop"},
 
+		{"gateway", func(*sick) {}, verdictOK, "none", none},
+		{"gateway", gateway, verdictOK, "1 container", none},
+		{"gateway", func(s *sick) { gateway(s); s.status.Masquerade = false }, verdictFail, "build: no way to the world, for their gateway 10.32.0.9 does not", "ripstop expose --masquerade"},
+		{"gateway", func(s *sick) { gateway(s); s.status.Addresses, s.status.Masquerade = nil, false }, verdictFail, "build", "ripstop expose --masquerade --address 10.32.0.9/12"},
+		{"gateway", func(s *sick) { gateway(s); s.status.Addresses = []netip.Prefix{netip.MustParsePrefix("10.32.0.1/12")} }, verdictFail, "build", "ripstop hide; ripstop expose --masquerade --address 10.32.0.9/12"},
+		{"gateway", func(s *sick) {
+			gateway(s)
+			s.status.Endpoints = append(s.status.Endpoints, api.Endpoint{Masquerade: true, Fenced: []netip.Prefix{netip.MustParsePrefix("10.32.0.9/12")}})
+		}, verdictFail, "build", "detach them; ripstop hide"},
+		{"gateway", func(s *sick) {
+			gateway(s)
+			s.host.routing = func(string) (string, bool) { return "this host does not forward; to let them pass: sysctl -w", true }
+		}, verdictFail, "does not forward", "sysctl -w"},
+		{"gateway", func(s *sick) { gateway(s); ordinary(s) }, verdictSkipped, "not shown", "sudo"},
+
 		{"warnings", func(*sick) {}, verdictOK, "no others", none},
+		{"warnings", func(s *sick) {
+			s.host.routing = func(string) (string, bool) { return "nothing gets out; to let them pass: iptables", true }
+			s.status.Warnings = []string{"nothing gets out; to let them pass: iptables"}
+		}, verdictOK, "no others", none}, // gateway says it
 		{"warnings", func(s *sick) { s.status.Warnings = []string{"the sky falls"} }, verdictWarn, "the sky falls", "log"},
 		{"warnings", func(s *sick) { s.status.Warnings = []string{"names are not resolved here: x"} }, verdictOK, "no others", none},
 		{"warnings", func(s *sick) {
@@ -477,8 +504,8 @@ func TestDoctorCommand(t *testing.T) {
 		says  string
 	}{
 		{"no daemon", 0o600, false, false, ExitUnwell, "FAIL     daemon        none answers at " + socket},
-		{"well", 0o600, true, false, ExitOK, "0 failed, 0 warnings, 25 ok\n"},
-		{"a warning", 0o640, true, false, ExitOK, "0 failed, 1 warning, 24 ok\n"},
+		{"well", 0o600, true, false, ExitOK, "0 failed, 0 warnings, 26 ok\n"},
+		{"a warning", 0o640, true, false, ExitOK, "0 failed, 1 warning, 25 ok\n"},
 		{"a failure", 0o644, true, true, ExitUnwell, `"failed": 1`},
 	} {
 		if c.serve && d.stop == nil {

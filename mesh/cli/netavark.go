@@ -33,13 +33,15 @@ host's own network namespace. What podman network create may say, all optional:
                                host, since containers reach those of their own subnet; repeatable
   -o routes=10.40.0.0/16       reached through the interface, too; more behind commas
   -o mtu=1400                  largest packet of the containers, in bytes (default the network's)
+  -o gateway=true              they reach what is behind their host, over IPv4, by a default route: as
+                               by ` + "`ripstop expose --masquerade`" + ` and ` + "`ripstop attach --gateway`" + `
   -o dns=none                  do not tell them of ripstop's name server
   -o ports=ignore              another network of the container publishes its ports
   -o socket=PATH               the daemon's socket
 
-and podman run: --ip, --ip6, --mac-address, --network pods:alias=shop,interface_name=rip0. There is no
-gateway, and no port is published: for these a container gets another network of Podman's too. Networks
-of this driver are not shut off from each other.
+and podman run: --ip, --ip6, --mac-address, --network pods:alias=shop,interface_name=rip0. No port is
+published: for that, or for the world without -o gateway=true, a container gets another network of
+Podman's too. Networks of this driver are not shut off from each other.
 
 Examples:
   ripstop netavark install

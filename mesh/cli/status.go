@@ -242,7 +242,11 @@ func (v view) summary() string {
 		row("offloads", "%s", offloads(s.Offloads))
 	}
 	if len(s.Addresses) > 0 {
-		row("address", "%s", joined(s.Addresses))
+		gateway := ""
+		if s.Masquerade {
+			gateway = ", gateway of what is attached here (masquerades)"
+		}
+		row("address", "%s%s", joined(s.Addresses), gateway)
 	}
 	row("running", "%s, for %v, process %d", s.Software, (time.Duration(s.UptimeSec) * time.Second), s.PID)
 	if s.Metrics != "" {
@@ -423,12 +427,23 @@ func (v view) routes() table {
 }
 
 func (v view) endpoints() table {
-	t := table{head: []string{"ENDPOINT", "ADDRESSES", "MAC", "HOST", "STATE", "INTERFACE", "NAMESPACE", "ALLOWED TOO"}, none: "no endpoints"}
+	t := table{head: []string{"ENDPOINT", "ADDRESSES", "MAC", "HOST", "STATE", "INTERFACE", "NAMESPACE", "GATEWAY", "ALLOWED TOO"}, none: "no endpoints"}
 	for _, e := range v.s.Endpoints {
-		t.add(e.Name, bare(e.Addresses), e.MAC, nickOr(e.HostNickname, e.Host), e.State, e.Interface, e.Netns,
+		t.add(e.Name, bare(e.Addresses), e.MAC, nickOr(e.HostNickname, e.Host), e.State, e.Interface, e.Netns, gatewayOf(e),
 			strings.Join(slices.Concat(e.AllowMAC, e.AllowAddress), " "))
 	}
 	return t
+}
+
+// gatewayOf is by which address an endpoint reaches the world, or that it is how others do.
+func gatewayOf(e api.Endpoint) string {
+	switch {
+	case e.Masquerade:
+		return "masquerades"
+	case e.Gateway.IsValid():
+		return e.Gateway.String()
+	}
+	return ""
 }
 
 // bare lists prefixes, those of one address without their length.

@@ -2,6 +2,7 @@ package runtimes
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -66,6 +67,21 @@ func WholeAddress(ctx context.Context, client *api.Client, text string) (netip.P
 		}
 	}
 	return netip.Prefix{}, api.Errorf(api.CodeInvalid, "address %v: outside the network's range %v: give it with its prefix length", a, all.Range)
+}
+
+// MakeGateway makes the host the gateway that the container of q is to have, if it is none:
+// with an address in each IPv4 network of which the container gets one.
+func MakeGateway(ctx context.Context, client *api.Client, q api.AttachRequest) error {
+	expose := api.ExposeRequest{Subnets: slices.Clone(q.Subnets), Deadline: q.Deadline, Masquerade: true}
+	for _, p := range q.Addresses {
+		if p.Addr().Is4() && !slices.Contains(expose.Subnets, p.Masked()) {
+			expose.Subnets = append(expose.Subnets, p.Masked())
+		}
+	}
+	if _, err := client.Expose(ctx, expose); err != nil {
+		return fmt.Errorf("this host does not become a gateway: %w", err)
+	}
+	return nil
 }
 
 // TellNames says where the container of q finds names, the domain first in Search, and

@@ -167,7 +167,7 @@ func planOf(p api.AttachPlan) (attach.Plan, error) {
 	return attach.Plan{
 		Netns: p.Netns, NetnsDev: p.NetnsID.Dev, NetnsInode: p.NetnsID.Inode,
 		Interface: p.Interface, HostInterface: p.HostInterface, MAC: [6]byte(mac),
-		Addresses: p.Addresses, MTU: p.MTU, HostMTU: p.HostMTU, Routes: p.Routes,
+		Addresses: p.Addresses, MTU: p.MTU, HostMTU: p.HostMTU, Routes: p.Routes, Gateway: p.Gateway,
 	}, nil
 }
 

@@ -31,7 +31,8 @@
 // What it leaves to the caller: choosing addresses, telling firewall.Table what
 // belongs to the exposed host (SetHost), publishing.
 //
-// Read plug.go and lend.go (caller's side), port.go (daemon's side), expose.go (the host).
+// Read plug.go and lend.go (caller's side), port.go (daemon's side), expose.go and
+// gateway.go (the host, and the way through it).
 package attach
 
 import (
@@ -39,6 +40,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -61,6 +63,7 @@ type Plan struct {
 	MAC                  [6]byte        // inside
 	Addresses            []netip.Prefix // inside, with the length of the network
 	Routes               []netip.Prefix // further networks reached through the interface, on link
+	Gateway              netip.Addr     // where everything else goes, IPv4; zero: nowhere
 	MTU                  int            // inside, bytes; 0: tun.ContainerMTU
 	HostMTU              int            // outside, bytes; 0: tun.MaxMTU
 }
@@ -102,6 +105,9 @@ func (p Plan) filled() (Plan, error) {
 		if !r.IsValid() {
 			return p, fmt.Errorf("attach: route %s: not a network", r)
 		}
+	}
+	if p.Gateway.IsValid() && !slices.ContainsFunc(p.Addresses, func(a netip.Prefix) bool { return p.Gateway.Is4() && a.Masked().Contains(p.Gateway) }) {
+		return p, fmt.Errorf("attach: gateway %s: not in an IPv4 network of the interface", p.Gateway)
 	}
 	if p.ipv6() && p.MTU < minIPv6MTU {
 		return p, fmt.Errorf("attach: MTU %d: IPv6 addresses need at least %d", p.MTU, minIPv6MTU)

@@ -21,6 +21,7 @@ type Inner struct {
 	MTU           int            // bytes
 	Up            bool           // set up; whether the other end is up too is another matter
 	Addresses     []netip.Prefix // of global scope, in the kernel's order
+	Gateway       netip.Addr     // of the default route through it, IPv4; invalid: none
 }
 
 // Look looks at an interface of the namespace arg, as netns.Parse takes it. Where the
@@ -36,11 +37,15 @@ func Look(arg, iface string) (Inner, error) {
 	defer ns.Close()
 	var link netlink.Link
 	var addrs []netlink.Addr
+	var gateway netip.Addr
 	err = ns.Do(func() (err error) {
 		if link, err = find(iface); err != nil {
 			return err
 		}
-		addrs, err = dump(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
+		if addrs, err = dump(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) }); err != nil {
+			return err
+		}
+		gateway, err = gatewayOf(link)
 		return err
 	})
 	if errors.Is(err, errNoLink) {
@@ -50,7 +55,7 @@ func Look(arg, iface string) (Inner, error) {
 		return Inner{}, fmt.Errorf("attach: look at %s in %s: %w", iface, arg, privilege(err))
 	}
 	a := link.Attrs()
-	inner := Inner{HostInterface: hostEnd(link), MTU: a.MTU, Up: a.Flags&net.FlagUp != 0}
+	inner := Inner{HostInterface: hostEnd(link), MTU: a.MTU, Up: a.Flags&net.FlagUp != 0, Gateway: gateway}
 	copy(inner.MAC[:], a.HardwareAddr)
 	for _, addr := range addrs {
 		if addr.Scope == unix.RT_SCOPE_UNIVERSE {

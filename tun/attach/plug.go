@@ -98,6 +98,7 @@ type plugger struct {
 func (p *plugger) steps() []step {
 	return []step{
 		{"look at " + p.Interface, true, p.look},
+		{"look at the default route", true, p.lookOut},
 		{"make the pair", false, p.pair},
 		{"mark the host end", false, p.mark},
 		{"silence the host end", false, func() error { return deafen(p.HostInterface) }},
@@ -255,6 +256,9 @@ func (p *plugger) route() error {
 		if err := netlink.RouteAddEcmp(route); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("route %s: %w", r, err)
 		}
+	}
+	if p.Gateway.IsValid() {
+		return putDefaultRoute(link, p.Gateway)
 	}
 	return nil
 }

@@ -42,7 +42,8 @@
 // what they forge from every port that has some.
 //
 // Beside it stands a second table, of the inet family: the underlay guard, which
-// keeps the overlay out of its own tunnel (guard.go). In Docker's table there may be one
+// keeps the overlay out of its own tunnel (guard.go). Where the host is a gateway a third,
+// of the ip family, masquerades (gateway.go). In Docker's table there may be one
 // rule, by which its firewall lets the bridge's frames pass (docker.go).
 //
 // All calls speak to the network namespace of the calling thread. Read firewall.go,
@@ -54,7 +55,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"slices"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -74,9 +75,12 @@ type Table struct {
 	strict  bool
 	trunk   string // the port that carries other hosts' frames, "" when none
 	ports   map[string]PortRule
-	remote  owned    // what SetRemote said
-	host    owned    // what SetHost said
-	members []string // what SetMembers said
+	remote  owned        // what SetRemote said
+	host    owned        // what SetHost said
+	members []string     // what SetMembers said
+	gateway netip.Prefix // what SetGateway said
+	spared  uint16       // the port that it said
+	guarded uint16       // what SetUnderlayGuard said; 0: nothing
 	// byMembers is set by Ensure where the kernel cannot tell a port's bridge.
 	byMembers bool
 	settled   bool // SetRemote was called: endpoint elements that nobody claims are stale
@@ -125,18 +129,38 @@ func (t *Table) Ensure() error {
 	return t.ensureLocked()
 }
 
-// Present reports whether the kernel has the rules: false when somebody flushed them.
-// An error says nothing about them.
+// Present reports whether the kernel has the rules: false when somebody flushed them, or
+// those of the guard or the gateway, or of a single chain. An error says nothing about them.
 func (t *Table) Present() (bool, error) {
+	t.mu.Lock()
+	wanted := t.wantedLocked()
+	t.mu.Unlock()
 	c, err := dial()
 	if err != nil {
 		return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
 	}
-	tables, err := c.ListTablesOfFamily(t.table.Family)
-	if err != nil {
-		return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
+	for _, want := range wanted {
+		rules, err := c.GetRules(want.chain.Table, want.chain) // a dump: none when there is no such chain
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return false, fmt.Errorf("firewall: %s: look for the rules: %w", t.bridge, err)
+		}
+		if len(rules) < len(want.rules) {
+			return false, nil
+		}
 	}
-	return slices.ContainsFunc(tables, func(table *nftables.Table) bool { return table.Name == t.table.Name }), nil
+	return true, nil
+}
+
+// wantedLocked are the chains that have to be there.
+func (t *Table) wantedLocked() []chain {
+	chains := t.chains(t.byMembers)
+	if t.guarded != 0 {
+		chains = append(chains, t.guardChain())
+	}
+	if t.gateway.IsValid() {
+		chains = append(chains, t.gatewayChains(t.gatewayTable())...)
+	}
+	return chains
 }
 
 func (t *Table) ensureLocked() error {
@@ -155,7 +179,16 @@ func (t *Table) ensureLocked() error {
 	for _, rule := range t.ports {
 		changes = append(changes, t.portChangesLocked(rule.Port, rule.elements())...)
 	}
-	return t.applyLocked(changes)
+	if err := t.applyLocked(changes); err != nil {
+		return err
+	}
+	if t.guarded != 0 {
+		err = t.writeGuardLocked()
+	}
+	if t.gateway.IsValid() {
+		err = errors.Join(err, t.writeGatewayLocked())
+	}
+	return err
 }
 
 // installLocked writes the rules, in the first form that the kernel takes: the
@@ -247,8 +280,8 @@ func (t *Table) SetStrict(strict bool) error {
 	return t.ensureLocked()
 }
 
-// Delete takes the rules, the counters, the underlay guard and what PassDocker added
-// away. It is no error when there are none.
+// Delete takes the rules, the counters, the underlay guard, the gateway and what PassDocker
+// added away. It is no error when there are none.
 func (t *Table) Delete() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -259,7 +292,8 @@ func (t *Table) Delete() error {
 	if err != nil {
 		return fmt.Errorf("firewall: %s: delete: %w", t.bridge, err)
 	}
-	for _, table := range []*nftables.Table{t.table, t.guardTable()} {
+	t.gateway, t.guarded = netip.Prefix{}, 0
+	for _, table := range []*nftables.Table{t.table, t.guardTable(), t.gatewayTable()} {
 		c.AddTable(table)
 		c.DelTable(table)
 	}

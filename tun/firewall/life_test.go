@@ -365,6 +365,7 @@ func TestUnderlayGuard(t *testing.T) {
 func TestDeleteLeavesNothing(t *testing.T) {
 	l, table, _ := guarded(t, 1)
 	l.in(l.host, func() error { return table.SetUnderlayGuard(6783) })
+	l.in(l.host, func() error { return table.SetGateway(netip.MustParsePrefix("10.32.0.0/12"), 6783) })
 	for range 2 {
 		l.in(l.host, table.Delete)
 		l.in(l.host, func() error {

@@ -47,9 +47,10 @@ const (
 const (
 	offEtherSource = 6 // Ethernet
 
-	offIPv4Source = 12 // IPv4, 4 bytes
-	offIPv6Length = 4  // IPv6: payload length 2, next header 1
-	offIPv6Source = 8  // 16 bytes
+	offIPv4Source      = 12 // IPv4, 4 bytes
+	offIPv4Destination = 16 // 4 bytes
+	offIPv6Length      = 4  // IPv6: payload length 2, next header 1
+	offIPv6Source      = 8  // 16 bytes
 
 	offARPSenderMAC = 8  // ARP behind its 6 fixed bytes and the operation, 6 bytes
 	offARPSenderIP  = 14 // 4 bytes

@@ -21,6 +21,11 @@ func (c *call) add(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if q.Gateway {
+		if err := runtimes.MakeGateway(ctx, c.client, q); err != nil {
+			return err
+		}
+	}
 	attached, err := runtimes.Attach(ctx, c.client, q)
 	if err != nil {
 		return err
@@ -38,7 +43,7 @@ func (c *call) note(format string, args ...any) {
 
 // request is what the daemon is asked for, and where the container then finds names.
 func (c *call) request(ctx context.Context) (q api.AttachRequest, dns types.DNS, err error) {
-	q = api.AttachRequest{Netns: c.netns, Interface: c.inside(), Owner: c.owner(), MTU: c.config.MTU, Name: c.name()}
+	q = api.AttachRequest{Netns: c.netns, Interface: c.inside(), Owner: c.owner(), MTU: c.config.MTU, Name: c.name(), Gateway: c.config.IsDefaultGateway}
 	if q.MAC, err = c.mac(); err != nil {
 		return q, dns, err
 	}

@@ -35,6 +35,9 @@ func (c *call) check(ctx context.Context) error {
 	if e.State != api.EndpointHere {
 		return refuse(codeChanged, "container %s is %s: `ripstop status endpoints` shows which address", c.container, e.State)
 	}
+	if err := c.checkGateway(status, e); err != nil {
+		return err
+	}
 	inner, err := attach.Look(c.netns, c.inside())
 	if gone(err) {
 		return refuse(codeChanged, "container %s: %v", c.container, err)
@@ -59,6 +62,12 @@ func (c *call) compare(e api.Endpoint, inner attach.Inner) error {
 	case !inner.Up:
 		return refuse(codeChanged, "the interface %s of container %s is set down", c.inside(), c.container)
 	}
+	if e.Gateway.IsValid() != c.config.IsDefaultGateway {
+		return refuse(codeChanged, "container %s was attached when isDefaultGateway was %v", c.container, e.Gateway.IsValid())
+	}
+	if e.Gateway.IsValid() && inner.Gateway != e.Gateway {
+		return refuse(codeChanged, "the interface %s of container %s has lost its default route by %v", c.inside(), c.container, e.Gateway)
+	}
 	for _, p := range e.Addresses {
 		if !slices.Contains(inner.Addresses, p) {
 			return refuse(codeChanged, "the interface %s of container %s has lost its address %v", c.inside(), c.container, p)
@@ -67,7 +76,8 @@ func (c *call) compare(e api.Endpoint, inner attach.Inner) error {
 	return nil
 }
 
-// compareResult refuses a result without an address that the container has.
+// compareResult refuses a result without an address, or the default route, that the
+// container has.
 func (c *call) compareResult(e api.Endpoint, r *types100.Result) error {
 	var told []netip.Prefix
 	for _, ip := range r.IPs {
@@ -80,6 +90,21 @@ func (c *call) compareResult(e api.Endpoint, r *types100.Result) error {
 		if !slices.Contains(told, p) {
 			return refuse(codeChanged, "container %s has the address %v, which its result does not name", c.container, p)
 		}
+	}
+	isOurs := func(r *types.Route) bool {
+		by, _ := netip.AddrFromSlice(r.GW)
+		return r.Dst.String() == everywhere.String() && by.Unmap() == e.Gateway
+	}
+	if e.Gateway.IsValid() && !slices.ContainsFunc(r.Routes, isOurs) {
+		return refuse(codeChanged, "container %s has a default route by %v, which its result does not name", c.container, e.Gateway)
+	}
+	return nil
+}
+
+// checkGateway refuses a host that is not the gateway any more.
+func (c *call) checkGateway(s api.Status, e api.Endpoint) error {
+	if e.Gateway.IsValid() && !s.IsGateway(e.Gateway) {
+		return refuse(codeChanged, "container %s has a default route by %v, where this host is no gateway any more: `ripstop doctor` says what helps", c.container, e.Gateway)
 	}
 	return nil
 }

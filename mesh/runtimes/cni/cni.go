@@ -17,9 +17,9 @@
 // "cni:NETWORK/CONTAINER/INTERFACE". So DEL and GC need no namespace and no file of
 // their own, and what was attached by hand is never taken for a runtime's.
 //
-// ripstop chooses the addresses itself: no other plug-in is asked. There is no gateway:
-// routes are those of the configuration and the one to the host's name server, all on
-// link.
+// ripstop chooses the addresses itself: no other plug-in is asked. Routes are those of the
+// configuration and the one to the host's name server, all on link. With isDefaultGateway
+// there is also a default route by the host, which is made a gateway if it is none.
 //
 // The protocol's types, and how they change between versions, are the CNI project's own.
 // Its skeleton of a main function is not used: it reads its input without a bound, takes

@@ -103,6 +103,7 @@ func TestRefusals(t *testing.T) {
 		{environment("ADD"), `{"cniVersion":"1.0.0","name":"a/b"}`, 7, "letters, digits"},
 		{environment("ADD"), `{"cniVersion":"1.0.0","name":"` + strings.Repeat("a", 129) + `"}`, 7, "128 at most"},
 		{environment("ADD"), conf(`"isGateway":true`), 7, `unknown field \"isGateway\"; known are socket`},
+		{environment("ADD"), conf(`"ipMasq":true`), 7, "ipMasq without isDefaultGateway"},
 		{environment("ADD"), conf(`"ipam":{"gateway":"10.32.0.1"}`), 7, `unknown field \"gateway\"`},
 		{environment("ADD"), conf(`"ipam":{"type":"host-local"}`), 7, "chooses addresses itself"},
 		{environment("ADD"), conf(`"capabilities":{"portMappings":true}`), 7, "behind this one"},
@@ -242,6 +243,46 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestGateway: with isDefaultGateway the host is made a gateway first, in the container's
+// networks; the result has the gateway and the default route.
+func TestGateway(t *testing.T) {
+	path := runtimestest.Namespace(t)
+	d := standing(path)
+	d.NoPlace = api.Errorf(api.CodeUnavailable, "not now")
+	socket := apitest.Serve(t, d)
+	net2, net3 := netip.MustParsePrefix("10.32.2.0/24"), netip.MustParsePrefix("10.32.3.0/24")
+	for _, c := range []struct {
+		more, args string
+		want       []netip.Prefix
+	}{
+		{"", "", nil},
+		{`,"ipMasq":true,"ipam":{"subnet":"10.32.2.0/24"}`, "", []netip.Prefix{net2}},
+		{"", "IP=10.32.2.7/24,10.32.2.8/24,10.32.3.9/24,fd12::9/64", []netip.Prefix{net2, net3}},
+	} {
+		d.Asked = nil
+		code, out, _ := run(t, environment("ADD", "CNI_NETNS="+path, "CNI_ARGS="+c.args), strings.NewReader(conf(`"isDefaultGateway":true,"socket":"`+socket+`"`+c.more)))
+		if code != types.ErrTryAgainLater || len(d.Asked) != 2 || !d.Asked[1].(api.AttachRequest).Gateway {
+			t.Fatalf("code %d: %s: %+v", code, out, d.Asked)
+		}
+		if want := (api.ExposeRequest{Subnets: c.want, Masquerade: true}); !reflect.DeepEqual(d.Asked[0], want) {
+			t.Errorf("asked %+v, want %+v", d.Asked[0], want)
+		}
+	}
+	d.Refusal = api.Errorf(api.CodeConflict, "exposed otherwise")
+	if code, out, _ := run(t, environment("ADD", "CNI_NETNS="+path), strings.NewReader(conf(`"isDefaultGateway":true,"socket":"`+socket+`"`))); code != 101 || !strings.Contains(out, "does not become a gateway: exposed otherwise") {
+		t.Errorf("code %d: %s", code, out)
+	}
+
+	d = standing(path)
+	d.Plan.Gateway = netip.MustParseAddr("10.32.0.254")
+	code, out, _ := run(t, environment("ADD", "CNI_NETNS="+path), strings.NewReader(conf(`"isDefaultGateway":true,"socket":"`+apitest.Serve(t, d)+`"`)))
+	for _, want := range []string{`"address":"10.32.0.1/12","gateway":"10.32.0.254"`, `{"dst":"0.0.0.0/0","gw":"10.32.0.254"}`} {
+		if text := strings.Join(strings.Fields(out), ""); code != 0 || !strings.Contains(text, want) || strings.Count(text, `"gateway"`) != 1 {
+			t.Errorf("code %d: want %s in %s", code, want, text)
+		}
+	}
+}
+
 // standing is a daemon with an attachment of that namespace.
 func standing(path string) *runtimestest.Daemon {
 	return runtimestest.Standing(path, "cni:pods/c1/eth0")
@@ -291,6 +332,7 @@ func TestResults(t *testing.T) {
 // looked at.
 func TestCheckOfWhatIsKnown(t *testing.T) {
 	path := runtimestest.Namespace(t)
+	gateway := netip.MustParsePrefix("10.32.0.254/12")
 	for _, c := range []struct {
 		change func(*api.Endpoint)
 		code   uint
@@ -299,8 +341,14 @@ func TestCheckOfWhatIsKnown(t *testing.T) {
 		{func(e *api.Endpoint) { e.Owner = "cni:pods/c2/eth0" }, 3, "not attached to network pods"},
 		{func(e *api.Endpoint) { e.State = api.EndpointFenced }, 100, "fenced"},
 		{func(*api.Endpoint) {}, 100, "no interface eth0"},
+		{func(e *api.Endpoint) { e.Gateway = gateway.Addr() }, 100, "no interface eth0"},
+		{func(e *api.Endpoint) { e.Gateway = gateway.Addr().Next() }, 100, "this host is no gateway any more"},
+		{func(e *api.Endpoint) {
+			e.Gateway, e.Masquerade, e.Fenced = gateway.Addr(), true, []netip.Prefix{gateway}
+		}, 100, "this host is no gateway any more"},
 	} {
 		d := standing(path)
+		d.State.Addresses, d.State.Masquerade = []netip.Prefix{gateway}, true
 		c.change(&d.State.Endpoints[0])
 		config := conf(`"prevResult":{"cniVersion":"1.1.0"},"socket":"` + apitest.Serve(t, d) + `"`)
 		if code, out, _ := run(t, environment("CHECK", "CNI_NETNS="+path), strings.NewReader(config)); code != c.code || !strings.Contains(out, c.want) {

@@ -27,6 +27,11 @@ type config struct {
 	IPAM ipam       `json:"ipam"`
 	DNS  *types.DNS `json:"dns"` // in place of ripstop's name server
 
+	// Named as the CNI project's own bridge plug-in has them. One without the other would be
+	// a way out that nothing comes back by, or none.
+	IsDefaultGateway bool `json:"isDefaultGateway"` // a default route by this host, which then masquerades
+	IPMasq           bool `json:"ipMasq"`           // only with IsDefaultGateway, which does so anyway
+
 	Capabilities map[string]bool `json:"capabilities"`
 	Runtime      runtimeConfig   `json:"runtimeConfig"`
 	Args         json.RawMessage `json:"args"`       // for whom it may concern
@@ -65,7 +70,7 @@ type runtimeConfig struct {
 // capabilities are what may be set.
 var capabilities = []string{"ips", "mac"}
 
-const knownFields = "socket, interface, mtu, ipam (subnet, addresses, routes), dns and capabilities (ips, mac)"
+const knownFields = "socket, interface, mtu, ipam (subnet, addresses, routes), dns, isDefaultGateway, ipMasq and capabilities (ips, mac)"
 
 // What runtimes add at will begins with reserved. Of these GC needs the list of what is
 // valid, which the first runtimes that sent it called otherwise.
@@ -140,6 +145,9 @@ func (c *config) check() error {
 		if err := utils.ValidateInterfaceName(c.Interface); err != nil {
 			return invalid("interface %.40q: %s", c.Interface, err.Msg)
 		}
+	}
+	if c.IPMasq && !c.IsDefaultGateway {
+		return invalid("ipMasq without isDefaultGateway: containers have no default route then, so that there is nothing to masquerade: set both, or none")
 	}
 	if c.MTU < 0 {
 		return invalid("mtu %d: a size in bytes", c.MTU)

@@ -26,6 +26,7 @@ type Installation struct {
 	ConfDir string // for the network's configuration
 	Network string // its name
 	Socket  string // of the daemon
+	Gateway bool   // containers reach the world behind their host
 }
 
 // listed is a network's configuration as its file has it. Runtimes that know cniVersions
@@ -38,9 +39,11 @@ type listed struct {
 }
 
 type plugin struct {
-	Type         string          `json:"type"`
-	Socket       string          `json:"socket,omitempty"`
-	Capabilities map[string]bool `json:"capabilities"`
+	Type             string          `json:"type"`
+	Socket           string          `json:"socket,omitempty"`
+	IsDefaultGateway bool            `json:"isDefaultGateway,omitempty"`
+	IPMasq           bool            `json:"ipMasq,omitempty"`
+	Capabilities     map[string]bool `json:"capabilities"`
 }
 
 // Link is the path of the plug-in.
@@ -85,7 +88,7 @@ func (i Installation) Remove() error {
 
 // network is the text of the configuration.
 func (i Installation) network() ([]byte, error) {
-	p := plugin{Type: Program, Capabilities: make(map[string]bool)}
+	p := plugin{Type: Program, IsDefaultGateway: i.Gateway, IPMasq: i.Gateway, Capabilities: make(map[string]bool)}
 	for _, name := range capabilities {
 		p.Capabilities[name] = true
 	}

@@ -53,6 +53,8 @@ func (c *call) refusal(err error) *types.Error {
 		r.Code, r.Details = types.ErrTryAgainLater, "start one by `ripstop up`, or say in the network's configuration by \"socket\" where it listens"
 	case errors.As(err, &answer):
 		r.Code = codeOf(answer.Code)
+	case errors.Is(err, attach.ErrDefaultRoute):
+		r.Code, r.Details = codeTaken, "behind another plug-in that gives a default route leave isDefaultGateway out"
 	case errors.Is(err, attach.ErrInterfaceTaken):
 		r.Code, r.Msg = codeTaken, fmt.Sprintf("the container has an interface %s already", c.inside())
 		r.Details = "behind another plug-in give this one another name by \"interface\" in the network's configuration"

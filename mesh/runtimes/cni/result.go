@@ -22,16 +22,26 @@ func extend(r *types100.Result, plan api.AttachPlan, netns string, dns types.DNS
 		&types100.Interface{Name: plan.HostInterface},
 		&types100.Interface{Name: plan.Interface, Mac: plan.MAC, Mtu: plan.MTU, Sandbox: netns})
 	for _, p := range plan.Addresses {
-		r.IPs = append(r.IPs, &types100.IPConfig{Interface: types100.Int(len(r.Interfaces) - 1), Address: ipNet(p)})
+		ip := &types100.IPConfig{Interface: types100.Int(len(r.Interfaces) - 1), Address: ipNet(p)}
+		if plan.Gateway.IsValid() && p.Masked().Contains(plan.Gateway) {
+			ip.Gateway = plan.Gateway.AsSlice()
+		}
+		r.IPs = append(r.IPs, ip)
 	}
 	for _, p := range plan.Routes {
 		r.Routes = append(r.Routes, &types.Route{Dst: ipNet(p)})
+	}
+	if plan.Gateway.IsValid() {
+		r.Routes = append(r.Routes, &types.Route{Dst: ipNet(everywhere), GW: plan.Gateway.AsSlice()})
 	}
 	if r.DNS.IsEmpty() {
 		r.DNS = dns
 	}
 	return r
 }
+
+// everywhere is where a default route leads.
+var everywhere = netip.MustParsePrefix("0.0.0.0/0")
 
 // ipNet is a prefix as the protocol's package has it, host bits kept.
 func ipNet(p netip.Prefix) net.IPNet {

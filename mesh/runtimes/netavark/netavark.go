@@ -17,8 +17,8 @@
 //
 // Podman gives out addresses itself, each host for itself, unless a network says that
 // nobody does: create writes that, and setup asks ripstop. It writes too that the network
-// is internal, so that Podman names no gateway that is not there, and that Podman's own
-// name server is not wanted.
+// is internal, so that Podman chooses no gateway itself, and that Podman's own name server is
+// not wanted. With -o gateway=true setup makes the host one.
 //
 // A container is found again by its owner, which the daemon keeps:
 // "netavark:NETWORK/CONTAINER/INTERFACE".

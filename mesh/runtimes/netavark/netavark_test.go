@@ -154,13 +154,14 @@ func TestRefusals(t *testing.T) {
 		{"create", "", pods(options(`"mtu":1400`)), "no network of Podman's"},
 		{"create", "", `{"name":"a/b"}`, "letters, digits"},
 		{"create", "", `{"name":"` + strings.Repeat("a", 129) + `"}`, "128 at most"},
-		{"create", "", pods(options(`"vlan":"7"`)), `"vlan": there is no such option: known are dns, mtu, ports, routes and socket`},
+		{"create", "", pods(options(`"vlan":"7"`)), `"vlan": there is no such option: known are dns, gateway, mtu, ports, routes and socket`},
 		{"create", "", pods(options(`"mtu":"big"`)), `mtu="big": a size in bytes`},
 		{"create", "", pods(options(`"mtu":"0"`)), `mtu="0": a size in bytes`},
 		{"create", "", pods(options(`"socket":"s"`)), "whole path"},
 		{"create", "", pods(options(`"socket":"/` + strings.Repeat("s", 5000) + `"`)), "whole path"},
 		{"create", "", pods(options(`"routes":"10.40.0.0"`)), "prefix length"},
 		{"create", "", pods(options(`"ports":"yes"`)), "can only be ignore"},
+		{"create", "", pods(options(`"gateway":"10.32.0.1"`)), "can only be true"},
 		{"create", "", pods(options(`"dns":"192.0.2.53"`)), "can only be none"},
 		{"create", "", pods(options(`"routes":"` + strings.Repeat("10.40.0.0/16,", 64) + `10.41.0.0/16"`)), "more than 64 routes"},
 		{"create", "", pods(options(`"routes":"\u001b[2J"`)), `routes="\x1b[2J"`},
@@ -172,7 +173,7 @@ func TestRefusals(t *testing.T) {
 		{"create", "", pods(`"network_dns_servers":["192.0.2.1"]`), "-o dns=none"},
 		{"create", "", pods(subnets(`"subnet":"10.32.2.1/24"`)), "without host bits"},
 		{"create", "", pods(subnets(`"subnet":"fd12::/64"`)), "comes by itself"},
-		{"create", "", pods(subnets(`"subnet":"10.32.2.0/24","gateway":"10.32.2.1"`)), "leave --gateway out"},
+		{"create", "", pods(subnets(`"subnet":"10.32.2.0/24","gateway":"10.32.2.1"`)), "give -o gateway=true in its place"},
 		{"create", "", pods(subnets(`"subnet":"10.32.2.0/24","lease_range":{}`)), "leave --ip-range out"},
 		{"create", "", pods(subnets(`"subnet":"192.0.2.0/24"`) + "," + answered), "no part of ripstop's range 10.32.0.0/12"},
 		{"create", "", pods(subnets(`"subnet":"10.0.0.0/8"`) + "," + answered), "no part of ripstop's range 10.32.0.0/12"},
@@ -281,6 +282,30 @@ func TestRequests(t *testing.T) {
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s:\n got %+v\nwant %+v", stdin, got, c.want)
 		}
+	}
+}
+
+// TestGateway: with -o gateway=true the host is made a gateway first, in the container's
+// networks, and the answer names it.
+func TestGateway(t *testing.T) {
+	path := runtimestest.Namespace(t)
+	d := runtimestest.Standing(path, "netavark:pods/c1c1c1c1c1c1c1/eth0")
+	d.NoPlace = api.Errorf(api.CodeUnavailable, "not now")
+	gateway := options(`"gateway":"true","socket":"` + apitest.Serve(t, d) + `"`)
+	subnets := `"subnets":[{"subnet":"10.32.4.0/24"},{"subnet":"10.32.5.0/24"}],`
+	_, _, refused := run(t, strings.NewReader(web(subnets+gateway, `"static_ips":["10.32.5.7"]`, "")), "setup", path)
+	if !strings.Contains(refused, "not now") || len(d.Asked) != 2 || !d.Asked[1].(api.AttachRequest).Gateway {
+		t.Fatalf("refused %q, asked %+v", refused, d.Asked)
+	}
+	if want := (api.ExposeRequest{Subnets: prefixes("10.32.4.0/24", "10.32.5.0/24"), Masquerade: true}); !reflect.DeepEqual(d.Asked[0], want) {
+		t.Errorf("asked %+v, want %+v", d.Asked[0], want)
+	}
+	d = runtimestest.Standing(path, "netavark:pods/c1c1c1c1c1c1c1/eth0")
+	d.Plan.Gateway = netip.MustParseAddr("10.32.0.254")
+	gateway = options(`"gateway":"true","socket":"` + apitest.Serve(t, d) + `"`)
+	out, _, refused := run(t, strings.NewReader(web(gateway, "", "")), "setup", path)
+	if text := strings.Join(strings.Fields(out), ""); !strings.Contains(text, `[{"ipnet":"10.32.0.1/12","gateway":"10.32.0.254"},{"ipnet":"fd12::1/64"}]`) {
+		t.Errorf("%s%s", text, refused)
 	}
 }
 

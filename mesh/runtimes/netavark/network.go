@@ -48,9 +48,10 @@ type settings struct {
 	routes      []netip.Prefix // reached through the interface
 	silent      bool           // containers are not told of ripstop's name server
 	ignorePorts bool           // ports are published by another network of the container
+	gateway     bool           // containers have a default route by this host, which then masquerades
 }
 
-const knownOptions = "dns, mtu, ports, routes and socket"
+const knownOptions = "dns, gateway, mtu, ports, routes and socket"
 
 // nobody is Podman's name for the address management of a network that has none of Podman's.
 const nobody = "none"
@@ -66,7 +67,7 @@ func (n *network) settings() (s settings, err error) {
 	case n.Interface != "":
 		return s, fmt.Errorf("--interface-name %.80q: the bridge is the daemon's: name it by `ripstop up --bridge`", n.Interface)
 	case len(n.Routes) > 0:
-		return s, fmt.Errorf("--route: ripstop has no gateway: give the destination alone by -o routes=10.40.0.0/16")
+		return s, fmt.Errorf("--route: a destination is given alone, by -o routes=10.40.0.0/16; the world behind the host by -o gateway=true")
 	case len(n.DNSServers) > 0:
 		return s, fmt.Errorf("--dns: the name server is ripstop's: for others make the network with -o dns=none, and use `podman run --dns`")
 	}
@@ -89,7 +90,7 @@ func (n *network) subnets() (all []netip.Prefix, err error) {
 		case !p.Addr().Is4():
 			return nil, fmt.Errorf("subnet %v: an IPv6 address comes by itself beside each IPv4 one: leave it out", p)
 		case given.Gateway != "":
-			return nil, fmt.Errorf("subnet %v: the gateway %.80q: ripstop has none: leave --gateway out", p, given.Gateway)
+			return nil, fmt.Errorf("subnet %v: the gateway %.80q: it is an address that ripstop chooses for the host: give -o gateway=true in its place", p, given.Gateway)
 		case given.Lease != nil:
 			return nil, fmt.Errorf("subnet %v: ripstop chooses out of the whole of it: leave --ip-range out, or give a smaller --subnet", p)
 		}
@@ -122,6 +123,10 @@ func (s *settings) take(options map[string]string) (err error) {
 		case "dns":
 			if s.silent = value == "none"; !s.silent {
 				return fmt.Errorf("-o dns=%.80q: it can only be none", value)
+			}
+		case "gateway":
+			if s.gateway = value == "true"; !s.gateway {
+				return fmt.Errorf("-o gateway=%.80q: it can only be true", value)
 			}
 		case "ports":
 			if s.ignorePorts = value == "ignore"; !s.ignorePorts {

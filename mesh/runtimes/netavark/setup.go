@@ -25,6 +25,7 @@ type netInterface struct {
 
 type netAddress struct {
 	Address netip.Prefix `json:"ipnet"` // host bits kept
+	Gateway netip.Addr   `json:"gateway,omitzero"`
 }
 
 // setup attaches a container. Asked again for what stands, it answers as before.
@@ -46,7 +47,7 @@ func (c *call) setup(ctx context.Context, netns string) error {
 	}
 	client := api.NewClient(s.socket)
 	defer client.Close()
-	q := api.AttachRequest{Netns: netns, Interface: p.Wishes.Interface, Owner: p.owner(), MTU: s.mtu, Routes: s.routes}
+	q := api.AttachRequest{Netns: netns, Interface: p.Wishes.Interface, Owner: p.owner(), MTU: s.mtu, Routes: s.routes, Gateway: s.gateway}
 	q.Name, q.Aliases = c.names(p, r)
 	if err := r.choose(ctx, client, s, &q); err != nil {
 		return err
@@ -68,6 +69,11 @@ func (c *call) attach(ctx context.Context, client *api.Client, q api.AttachReque
 		return err
 	}
 	q.NoIPv6 = len(others) > 0 // all IPv6 addresses are of one subnet
+	if q.Gateway {
+		if err := runtimes.MakeGateway(ctx, client, q); err != nil {
+			return err
+		}
+	}
 	attached, err := runtimes.Attach(ctx, client, q)
 	if err != nil {
 		return err
@@ -110,7 +116,11 @@ func apart(plan api.AttachPlan, others []api.Endpoint) error {
 func answerOf(plan api.AttachPlan, names *api.Resolver) answer {
 	inside := netInterface{MAC: plan.MAC}
 	for _, p := range plan.Addresses {
-		inside.Subnets = append(inside.Subnets, netAddress{p})
+		at := netAddress{Address: p}
+		if plan.Gateway.IsValid() && p.Masked().Contains(plan.Gateway) {
+			at.Gateway = plan.Gateway
+		}
+		inside.Subnets = append(inside.Subnets, at)
 	}
 	a := answer{Interfaces: map[string]netInterface{plan.Interface: inside}}
 	if names != nil {

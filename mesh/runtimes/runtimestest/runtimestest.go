@@ -18,7 +18,7 @@ import (
 // hold, and to whatever changes something, and to Status, with Refusal where that is set.
 type Daemon struct {
 	api.Backend
-	Asked   []any // what Reserve and Detach were asked for
+	Asked   []any // what Reserve, Expose and Detach were asked for
 	Refusal error
 	NoPlace error // Reserve's answer, where it is set
 	State   api.Status
@@ -42,6 +42,12 @@ func (d *Daemon) IPAM(context.Context) (api.IPAM, error) {
 func (d *Daemon) Reserve(_ context.Context, q api.AttachRequest) (api.AttachPlan, error) {
 	d.Asked = append(d.Asked, q)
 	return d.Plan, errors.Join(d.Refusal, d.NoPlace)
+}
+
+// Expose makes the host a gateway, as far as anybody can tell.
+func (d *Daemon) Expose(_ context.Context, q api.ExposeRequest) (api.Endpoint, error) {
+	d.Asked = append(d.Asked, q)
+	return api.Endpoint{}, d.Refusal
 }
 
 // Detach detaches what has no interface.
